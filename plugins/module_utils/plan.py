@@ -1,0 +1,352 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan: a pure function of intent, catalogue, surveys and lock file. Its shape stands in docs/architecture.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments as serve_arguments
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import placement
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean, slug
+
+UNIT_PREFIX = "vllm-ascend-"
+INSTANCE_LABEL = "vllm-ascend-fleet.instance"
+DEFAULT_DRIVER_PATH = "/usr/local/Ascend"
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+# vLLM drains for shutdown_timeout_s after SIGTERM; the engine waits longer before it kills, systemd longest.
+# Source: vLLM 0.18.0 --shutdown-timeout; "docker stop" kills after its own time-out.
+STOP_MARGIN_S = 30
+DEFAULTS = {"ready_timeout_s": 900, "shutdown_timeout_s": 120, "stability_window_s": 10, "shm_size": "10g"}
+
+# HCCL takes 32 ports from HCCL_IF_BASE_PORT, 60000 by default (CANN 8.5 environment-variable reference).
+HCCL_BASE_PORT = 60000
+HCCL_PORTS = 32
+
+
+def select(settings, catalogue, model=None, suite=None):
+    """Choose which models a run is about.
+
+    :returns: (set of model names or None for all, [problem]).
+    """
+    if model is not None:
+        if model not in catalogue["models"]:
+            return set(), ["unknown model '%s'%s; known are %s" % (
+                model, did_you_mean(model, catalogue["models"]), ", ".join(sorted(catalogue["models"])))]
+        return set([model]), []
+    if suite is not None:
+        chosen = set(name for name, entry in catalogue["models"].items() if suite in entry.get("suites", ()))
+        return chosen, [] if chosen else ["no model of the catalogue belongs to the suite '%s'" % suite]
+    return None, []
+
+
+def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=None, render=None):
+    """Make the plan.
+
+    :param str fleet: the fleet's name.
+    :param dict hosts: {host: settings as intent.read gave them}.
+    :param dict catalogue: as catalogue.load gave it.
+    :param dict patch_sets: {name: manifest with "id" and every sha256}, or a str with the problem in place of a manifest.
+    :param dict lock: the lock file, {"images": {...}, "targets": {...}}.
+    :param dict surveys: {host: survey}; None before the hosts were looked at, then devices, images and releases stay open.
+    :param selection: set of model names the run is about, None for all.
+    :param render: callable(instance, engine name, engine path) -> release, or None to leave releases out.
+    :returns: (plan, [one-line problem]); a plan with problems must not be acted upon.
+    """
+    problems = []
+    plan = {"schema": 1, "fleet": fleet, "hosts": {}, "images": {}}
+    for host in sorted(hosts):
+        survey = (surveys or {}).get(host)
+        plan["hosts"][host] = _plan_host(host, hosts[host], catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
+    _choose_builders(plan)
+    if render is not None:
+        for entry in plan["hosts"].values():
+            for instance in entry["instances"]:
+                if instance["image_reference"] and instance["devices"]:
+                    instance["release"] = render(instance, entry["engine"], entry["engine_path"])
+    plan["hash"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode("utf-8")).hexdigest()
+    return plan, problems
+
+
+def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, images, problems):
+    survey = survey if survey and not survey.get("unreachable") else None
+    engine = (survey or {}).get("engine") or {}
+    machine = ((survey or {}).get("host") or {}).get("architecture")
+    platform = _platform(host, settings, catalogue, survey, problems)
+    entry = {
+        "platform": platform["name"] if platform else None,
+        "architecture": machine,
+        "engine": engine.get("name"),
+        "engine_path": engine.get("path"),
+        "state_directory": settings["fleet_state_directory"],
+        "notes": [],
+        "conflict": None,
+        "instances": [],
+    }
+    wanted = _wanted(host, settings, catalogue, platform, selection, entry["notes"], problems)
+    ports = _ports(settings, wanted)
+    hccl = 0
+    for index, demand in enumerate(wanted):
+        model = catalogue["models"][demand["model"]]
+        instance = _resolve(host, settings, catalogue, platform, model, demand, ports[index], problems)
+        if instance["tensor_parallel_size"] > 1:
+            instance["environment"].setdefault("HCCL_IF_BASE_PORT", str(HCCL_BASE_PORT + hccl * HCCL_PORTS))
+            hccl += 1
+        instance["selected"] = selection is None or demand["model"] in selection
+        entry["instances"].append(instance)
+        if survey is not None and platform is not None and MACHINES.get(machine):
+            _attach_image(host, settings, catalogue, patch_sets, lock, platform, MACHINES[machine], instance, images, problems)
+        elif isinstance(patch_sets.get(instance["patch_set"]), str):
+            problems.append("%s: %s" % (instance["model"], patch_sets[instance["patch_set"]]))
+    if survey is not None and platform is not None and survey.get("chips"):
+        _place(survey, platform, entry)
+    for instance in entry["instances"]:
+        _finish(instance, machine, platform, survey)
+    # Placement and ports are decided over all instances of the host; the run is about the selected ones.
+    entry["instances"] = [instance for instance in entry["instances"] if instance.pop("selected")]
+    return entry
+
+
+def _platform(host, settings, catalogue, survey, problems):
+    named = settings["fleet_platform"]
+    if named is not None and named not in catalogue["platforms"]:
+        problems.append("%s: unknown fleet_platform '%s'%s; known are %s" % (
+            host, named, did_you_mean(named, catalogue["platforms"]), ", ".join(sorted(catalogue["platforms"]))))
+        return None
+    if named is not None:
+        return catalogue["platforms"][named]
+    family = (survey or {}).get("family")
+    for platform in catalogue["platforms"].values():
+        if family is not None and family in platform["families"]:
+            return platform
+    return None
+
+
+def _wanted(host, settings, catalogue, platform, selection, notes, problems):
+    """The instances of a host: those that the inventory declares, else one of each selected model that its platform can run."""
+    declared = settings["fleet_instances"]
+    if declared is None:
+        if platform is None or selection is None:
+            return []
+        chosen = [catalogue["models"][name] for name in sorted(selection)]
+        chosen.sort(key=lambda model: (model["devices"], model["weights"].get("size_gb", 0)))
+        fitting = [model for model in chosen if platform["name"] in model["platforms"]]
+        if not fitting:
+            notes.append("nothing to deploy: none of %s runs on %s" % (", ".join(sorted(selection)), platform.get("title", platform["name"])))
+        return [{"model": model["name"], "name": slug(model["name"])} for model in fitting]
+    wanted = []
+    for demand in declared:
+        if demand["model"] not in catalogue["models"]:
+            problems.append("%s: unknown model '%s'%s; known are %s" % (
+                host, demand["model"], did_you_mean(demand["model"], catalogue["models"]), ", ".join(sorted(catalogue["models"]))))
+            continue
+        wanted.append(demand)
+    if selection is not None and not any(demand["model"] in selection for demand in wanted):
+        notes.append("nothing to deploy: fleet_instances of this host names none of %s" % ", ".join(sorted(selection)))
+    return wanted
+
+
+def _ports(settings, wanted):
+    """Explicit ports stand; the others get the next free number from fleet_first_port, in the order of the inventory."""
+    taken = set(demand["port"] for demand in wanted if demand.get("port"))
+    following = settings["fleet_first_port"]
+    ports = []
+    for demand in wanted:
+        if demand.get("port"):
+            ports.append(demand["port"])
+            continue
+        while following in taken:
+            following += 1
+        taken.add(following)
+        ports.append(following)
+    return ports
+
+
+def _resolve(host, settings, catalogue, platform, model, demand, port, problems):
+    """Lay the layers over each other, weakest first, and remember where each value came from."""
+    where = "%s: instance '%s'" % (host, demand["name"])
+    layers = [("built in", DEFAULTS)]
+    if platform:
+        layers.append((platform["_file"], dict((k, platform[k]) for k in ("environment", "arguments", "shm_size") if k in platform)))
+    layers += [
+        (model["_file"], dict((k, v) for k, v in model.items() if k in (
+            "environment", "arguments", "image", "patch_set", "devices", "served_model_name", "ready_timeout_s"))),
+        ("inventory: fleet_instance_defaults", settings["fleet_instance_defaults"]),
+        ("inventory: fleet_models['%s']" % model["name"], settings["fleet_models"].get(model["name"], {})),
+        ("inventory: fleet_instances", demand),
+    ]
+    values, provenance = {"environment": {}, "arguments": {}}, {}
+    for source, layer in layers:
+        for key, value in layer.items():
+            if key in ("environment", "arguments"):
+                value = serve_arguments.canonical(value) if key == "arguments" else value
+                for name, item in value.items():
+                    values[key].pop(name, None)
+                    values[key][name] = item
+                    provenance["%s.%s" % (key, name)] = source
+            else:
+                values[key] = value
+                provenance[key] = source
+    if platform and platform["name"] not in model["platforms"]:
+        problems.append("%s: %s is not supported on %s, only on %s" % (
+            where, model["name"], platform["name"], ", ".join(model["platforms"])))
+    devices = values["devices"]
+    explicit = devices if isinstance(devices, list) else None
+    count = len(devices) if explicit else devices
+    version = (catalogue["images"].get(values["image"]) or {}).get("vllm")
+    if values["image"] not in catalogue["images"]:
+        problems.append("%s: unknown image '%s'%s" % (where, values["image"], did_you_mean(values["image"], catalogue["images"])))
+    if values.get("patch_set") and values["patch_set"] not in catalogue["patch_sets"]:
+        problems.append("%s: unknown patch set '%s'%s" % (where, values["patch_set"], did_you_mean(values["patch_set"], catalogue["patch_sets"])))
+    flags = catalogue["flags"].get(version, {})
+    if flags:
+        problems.extend("%s: %s" % (where, text) for text in serve_arguments.check(values["arguments"], flags, version))
+    tensor = _whole(values["arguments"].get("tensor-parallel-size"), 1)
+    ranks = tensor * _whole(values["arguments"].get("pipeline-parallel-size"), 1) * _whole(
+        values["arguments"].get("data-parallel-size-local"), _whole(values["arguments"].get("data-parallel-size"), 1))
+    if ranks != count:
+        problems.append("%s: its arguments need %d NPUs but devices gives %d; make tensor-parallel-size and devices agree" % (where, ranks, count))
+    weights = values.get("weights")
+    if not isinstance(weights, str):
+        weights = "%s/%s" % (settings["fleet_weights_directory"].rstrip("/"), model["weights"]["directory"])
+    served = values.get("served_model_name", model["name"])
+    line = [weights, "--served-model-name", served, "--port", str(port), "--shutdown-timeout", str(values["shutdown_timeout_s"])]
+    return {
+        "name": demand["name"],
+        "model": model["name"],
+        "served_model_name": served,
+        "unit": "%s%s.service" % (UNIT_PREFIX, demand["name"]),
+        "container": UNIT_PREFIX + demand["name"],
+        "device_count": count,
+        "explicit_devices": explicit,
+        "devices": [],
+        "chips": [],
+        "port": port,
+        "tensor_parallel_size": tensor,
+        "image_name": values["image"],
+        "image": None,
+        "image_reference": None,
+        "patch_set": values.get("patch_set"),
+        "weights": {"path": weights, "size_gb": model["weights"].get("size_gb")},
+        "max_model_len": _whole(values["arguments"].get("max-model-len"), None),
+        "default_max_model_len": model.get("default_max_model_len"),
+        "environment": dict((name, str(value)) for name, value in values["environment"].items() if value is not None),
+        "arguments": line + serve_arguments.render(values["arguments"], flags),
+        "options": values["arguments"],
+        "mounts": [],
+        "shm_size": values["shm_size"],
+        "ready_timeout_s": values["ready_timeout_s"],
+        "shutdown_timeout_s": values["shutdown_timeout_s"],
+        "stop_timeout_s": values["shutdown_timeout_s"] + STOP_MARGIN_S,
+        "stability_window_s": values["stability_window_s"],
+        "secret": bool(settings["fleet_api_key"]),
+        "release": None,
+        "provenance": provenance,
+    }
+
+
+def _attach_image(host, settings, catalogue, patch_sets, lock, platform, architecture, instance, images, problems):
+    """Give the instance its image; instances that need the same bytes share one entry of plan["images"]."""
+    if instance["image_name"] not in catalogue["images"]:
+        return
+    entry = dict(catalogue["images"][instance["image_name"]], **settings["fleet_images"].get(instance["image_name"], {}))
+    origin = "%s:%s%s" % (entry["repository"], entry["tag"], platform["image_suffix"])
+    patch_set = patch_sets.get(instance["patch_set"]) if instance["patch_set"] else None
+    if isinstance(patch_set, str):
+        problems.append("%s: %s" % (instance["model"], patch_set))
+        return
+    registry = settings["fleet_registry"]
+    if registry is None or not registry.get("address"):
+        problems.append("%s: fleet_registry is not set; hosts pull one image from it, so name a registry that all of them reach, "
+                        "such as {address: registry.example.net:5000}" % host)
+        return
+    target = "%s/%s:%s%s-%s-%s" % (
+        registry["address"], registry.get("project", entry["repository"].split("/", 1)[1]), entry["tag"], platform["image_suffix"],
+        patch_set["id"] if patch_set else "plain", architecture)
+    digest = (entry.get("digests") or {}).get(platform["name"]) or lock.get("images", {}).get(origin)
+    # A target built on another base is not the one that is wanted.
+    locked = lock.get("targets", {}).get(target) or {}
+    target_digest = locked.get("digest") if digest is None or locked.get("base_digest") == digest else None
+    shared = images.setdefault(target, {
+        "origin": origin, "architecture": architecture, "platform": platform["name"], "digest": digest, "vllm": entry.get("vllm"),
+        "cann": locked.get("cann") or entry.get("cann"), "registry": origin.split("/", 1)[0],
+        "registries": dict(catalogue["registries"], **settings["fleet_registries"]),
+        "patch_set": patch_set, "target": target, "target_digest": target_digest, "builder": None, "hosts": [],
+    })
+    if host not in shared["hosts"]:
+        shared["hosts"].append(host)
+    instance["image"] = target
+    if target_digest:
+        instance["image_reference"] = "%s@%s" % (target.rsplit(":", 1)[0], target_digest)
+    if patch_set:
+        instance["patch_set"] = {"name": patch_set["name"], "id": patch_set["id"]}
+
+
+def _place(survey, platform, entry):
+    chips = survey["chips"]
+    by_device = dict((chip.get("device"), chip["index"]) for chip in chips if chip.get("device"))
+    running = {}
+    for container in survey.get("containers") or []:
+        name = (container.get("labels") or {}).get(INSTANCE_LABEL)
+        if name and container.get("state") == "running":
+            running[name] = sorted(by_device[d] for d in container.get("devices") or [] if d in by_device)
+    placed = placement.place(
+        [{"name": i["name"], "devices": i["device_count"], "explicit": i["explicit_devices"]} for i in entry["instances"]],
+        chips, platform, running)
+    entry["placement"] = placed["why"]
+    entry["conflict"] = placed["conflict"]
+    devices = dict((chip["index"], chip.get("device")) for chip in chips)
+    for instance in entry["instances"]:
+        instance["chips"] = sorted(placed["assignments"].get(instance["name"]) or [])
+        instance["devices"] = [devices[index] for index in instance["chips"] if devices.get(index)]
+
+
+def _finish(instance, machine, platform, survey):
+    """What follows from the host itself: what the process sees, mounts, library paths, the context length it will report."""
+    install = ((survey or {}).get("install_info") or {}).get("Driver_Install_Path_Param") or DEFAULT_DRIVER_PATH
+    # The container sees its devices counted from 0, whatever their numbers on the host.
+    instance["environment"].setdefault("ASCEND_RT_VISIBLE_DEVICES", ",".join(str(n) for n in range(instance["device_count"])))
+    # The plugin's CPU binding misreads the output of a localized lscpu in v0.18.0rc1.
+    instance["environment"].setdefault("LC_ALL", "C")
+    if machine:
+        # The image keeps this in .bashrc, which a container's command never reads.
+        instance["environment"].setdefault("LD_PRELOAD", "/usr/lib/%s-linux-gnu/libjemalloc.so.2" % machine)
+    if platform:
+        instance["common_devices"] = list(platform["common_devices"])
+        sources = [mount.replace("{driver}", install) for mount in platform["mounts"]] + [instance["weights"]["path"]]
+        instance["mounts"] = [{"source": source, "target": source, "read_only": True} for source in sources]
+    found = ((survey or {}).get("weights") or {}).get(instance["weights"]["path"]) or {}
+    config = found.get("config") or {}
+    own = (config.get("text_config") or config).get("max_position_embeddings")
+    instance["max_model_len"] = instance["max_model_len"] or own or instance["default_max_model_len"]
+
+
+def _choose_builders(plan):
+    for image in plan["images"].values():
+        image["hosts"].sort()
+        image["builder"] = image["hosts"][0]
+
+
+def survey_request(settings, catalogue, selection):
+    """What npu_info must look at beyond the host itself: {"ports", "paths", "weights"}, before the platform is known."""
+    chosen = settings["fleet_instances"]
+    if chosen is None:
+        chosen = [{"model": name} for name in sorted(selection or ())]
+    known = [demand for demand in chosen if demand["model"] in catalogue["models"]]
+    root = settings["fleet_weights_directory"].rstrip("/")
+    overrides = [dict(settings["fleet_models"].get(d["model"], {}), **d) for d in known]
+    weights = sorted(set(o.get("weights") or "%s/%s" % (root, catalogue["models"][o["model"]]["weights"]["directory"]) for o in overrides))
+    mounts = set()
+    for platform in catalogue["platforms"].values():
+        mounts.update(mount.replace("{driver}", DEFAULT_DRIVER_PATH) for mount in platform["mounts"])
+    return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": weights}
+
+
+def _whole(value, default):
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default
