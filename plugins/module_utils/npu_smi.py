@@ -1,0 +1,487 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Readers of what ``npu-smi`` prints. Pure: text in, dict out, linear time, no exceptions.
+
+The tables are read by their headings, never by column position: layouts differ by chip family and by tool generation,
+and neither predicts the other. What a heading does not explain is an error with the raw text, not a guess.
+"""
+from __future__ import annotations
+
+import re
+
+EXCERPT_CHARS = 2000
+HEALTH_STATES = ("OK", "Warning", "Alarm", "Critical", "UNKNOWN")
+
+CHIP_KEYS = (
+    "npu_id", "chip_id", "phy_id", "name", "health", "bus_id", "power_w", "temp_c", "hugepages_used", "hugepages_total",
+    "aicore_pct", "mem_used_mb", "mem_total_mb", "hbm_used_mb", "hbm_total_mb", "logic_id",
+)
+
+# Heading (lower case, blanks collapsed) -> (field, what its value looks like). Longer headings first: they are matched
+# from the left of what remains of a heading cell. Units are part of a heading: another unit is another column.
+FIRST_ROW = (
+    ("npu id", ("npu_id", "int")), ("npu", ("npu_id", "int")), ("name", ("name", "text")), ("health", ("health", "text")),
+    ("power(w)", ("power_w", "number")), ("temp(c)", ("temp_c", "number")), ("hugepages-usage(page)", ("hugepages", "pair")),
+)
+SECOND_ROW = (
+    ("chip", ("chip_id", "int")), ("phy-id", ("phy_id", "int")), ("device", ("logic_id", "int")), ("bus-id", ("bus_id", "text")),
+    ("aicore(%)", ("aicore_pct", "number")), ("npu util(%)", ("aicore_pct", "number")),
+    ("memory-usage(mb)", ("mem", "pair")), ("hbm-usage(mb)", ("hbm", "pair")),
+)
+PROCESS_ROW = (
+    ("npu id", ("npu_id", "int")), ("npu", ("npu_id", "int")), ("chip", ("chip_id", "int")),
+    ("process id in container", ("container_pid", "int")), ("process id", ("pid", "int")), ("process name", ("name", "text")),
+    ("process memory(mb)", ("mem_mb", "int")),
+)
+PAIR_FIELDS = {
+    "hugepages": ("hugepages_used", "hugepages_total"), "mem": ("mem_used_mb", "mem_total_mb"), "hbm": ("hbm_used_mb", "hbm_total_mb"),
+}
+
+# DCMI and npu-smi codes whose meaning is more telling than the message around them.
+KIND_BY_CODE = {
+    -8001: "invalid-parameter", -9001: "invalid-parameter", -8002: "permission-denied", -9002: "permission-denied",
+    -8006: "timeout", -9006: "timeout", -8007: "device-not-found", -9007: "device-not-found", -8008: "device-not-found",
+    -9008: "device-not-found", -8012: "device-not-ready", -8013: "not-supported-in-container", -8016: "aborted",
+    -8017: "device-upgrading", -8020: "device-occupied", -8255: "not-supported",
+}
+# Text (lower case) -> kind, first hit wins; the order goes from the loader to the tool.
+KIND_BY_TEXT = (
+    ("error while loading shared libraries", "library-missing"), ("cannot open shared object file", "library-missing"),
+    ("command not found", "command-not-found"), ("executable file not found", "command-not-found"),
+    ("npu-smi: not found", "command-not-found"), ("no such file or directory", "command-not-found"),
+    ("exec format error", "wrong-architecture"), ("cannot execute binary file", "wrong-architecture"),
+    ("[sudo] password", "sudo-password-required"), ("password is required", "sudo-password-required"),
+    ("not in the sudoers file", "permission-denied"), ("permission denied", "permission-denied"),
+    ("operation not permitted", "permission-denied"),
+    ("device is used", "device-occupied"), ("dcmi module initialize failed", "dcmi-init-failed"),
+    ("dcmi model initialized failed", "dcmi-init-failed"), ("get board type failed", "board-type-failed"),
+    ("failed to execute npu-smi", "command-failed"), ("command or option is not found", "unknown-command"),
+    ("error parameter of", "invalid-parameter"), ("is not support", "not-supported"), ("not supported", "not-supported"),
+    ("initialize schedulerclient", "timeout"), ("timed out", "timeout"), ("timeout", "timeout"), ("time out", "timeout"),
+    ("terminated", "timeout"), ("killed", "timeout"), ("segmentation fault", "crashed"), ("core dumped", "crashed"),
+    ("aborted", "crashed"), ("no npu", "no-chips"), ("no device", "no-chips"),
+)
+# Kinds that say nothing of the exit status; all others are messages that the tool, the loader or the shell ends with.
+_STATUS_UNKNOWN = ("unrecognized", "empty-output", "no-chips", "truncated")
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_INT = re.compile(r"-?[0-9]{1,12}\Z")
+_NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,6})?\Z")
+_BUS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{1,2}\Z")
+_VERSIONS = re.compile(r"\|[ \t]{0,8}npu-smi[ \t]{1,8}(\S{1,64})[ \t]{1,80}Version:[ \t]{0,8}(\S{1,64})")
+_IDLE = re.compile(r"No running processes found in NPU ([0-9]{1,9})\s*\Z")
+_RET = re.compile(r"\bret(?: is |=| ?: ?)(-[0-9]{1,9})\b")
+_NULLS = ("NA", "-", "--", "")
+
+
+class _Unaccountable(Exception):
+    """A piece of the table that the headings do not explain."""
+
+
+def parse_info(text):
+    """Read the output of ``npu-smi info``.
+
+    text: str, stdout (with or without stderr) of one run, of any tool generation (1.8 .. 26).
+    Returns a dict, one of:
+
+    a reading
+        ``npu_smi_version``, ``driver_version`` (str or None), ``chips`` (list of dicts with CHIP_KEYS; None stands for ``-``,
+        ``NA``, an empty cell, a column that the layout does not have; MB and pages as printed), ``processes`` (``npu_id``,
+        ``chip_id``, ``pid``, ``name`` which may be "", ``mem_mb``), ``process_table`` (bool: there was one), ``idle_npus``.
+        If something of it was missing, also ``incomplete`` (list of sentences) and ``excerpt``; a chip whose row was dropped
+        is there with None in its place, so a reader that wants health "OK" never finds it by accident.
+    a failure
+        ``error`` True, ``kind``, ``excerpt`` (raw text), ``chips`` [], ``processes`` [], ``ret`` (int) when a code was printed,
+        ``exit_nonzero`` True when that message always ends the tool, ``reason`` (str) when the table itself was at fault.
+
+    Kinds: command-not-found, library-missing, wrong-architecture, permission-denied, sudo-password-required, device-occupied
+    (-8020), dcmi-init-failed (-8005 and others), board-type-failed (-9005 and others), device-not-found, device-not-ready,
+    device-upgrading, not-supported, not-supported-in-container, invalid-parameter, unknown-command, command-failed, aborted,
+    timeout, crashed, empty-output, no-chips (headings without a chip), truncated (the table ends in the middle of a row or
+    of a chip), unrecognized (anything else).
+    """
+    text = _ANSI.sub("", text or "")
+    table = _Table()
+    try:
+        for line in text.split("\n"):
+            table.read(line)
+        table.finish()
+    except _Unaccountable as exc:
+        return _failure(text, table.kind, str(exc))
+    if not table.seen:
+        return _classify(text)
+    result = table.result()
+    if result.get("incomplete"):
+        result["excerpt"] = text[:EXCERPT_CHARS]
+    return result
+
+
+def _failure(text, kind, reason=None, ret=None):
+    result = {"error": True, "kind": kind, "chips": [], "processes": [], "excerpt": text[:EXCERPT_CHARS]}
+    if reason:
+        result["reason"] = reason
+    if ret is not None:
+        result["ret"] = ret
+    if kind not in _STATUS_UNKNOWN:
+        result["exit_nonzero"] = True
+    return result
+
+
+def _classify(text):
+    """Name the failure of an output that holds no table."""
+    if not text.strip():
+        return _failure(text, "empty-output")
+    code = _RET.search(text)
+    ret = int(code.group(1)) if code else None
+    kind = KIND_BY_CODE.get(ret)
+    if kind is None:
+        lower = text.lower()
+        kind = next((name for piece, name in KIND_BY_TEXT if piece in lower), None)
+    if kind is None:
+        kind = "unrecognized" if ret is None else "command-failed"
+    return _failure(text, kind, ret=ret)
+
+
+class _Table(object):
+    """Collects one ``npu-smi info`` table line by line."""
+
+    def __init__(self):
+        self.kind = "unrecognized"
+        self.seen = False
+        self.versions = (None, None)
+        self.first = self.second = self.process = None   # heading rows: list of cells, each a list of (field, kind, offset)
+        self.chips = []
+        self.processes = []
+        self.idle = []
+        self.process_table = False
+        self.incomplete = []
+        self.pending = None       # the chip whose first row came and whose second row has not
+        self.last_npu = None      # NPU of the chip above, while only a thin rule separates it
+        self.rule_width = 0
+        self.last_is_rule = True
+
+    def read(self, line):
+        line = line.strip("\r\t >\ufeff")
+        if not line or line[0] not in "|+":
+            match = _RET.search(line) if self.seen else None
+            if match:
+                self.incomplete.append("an error inside the table: %s" % line[:200])
+            return
+        if line[0] == "+":
+            if not line.strip("+-="):
+                self.rule(line)
+            return
+        if len(line) < 2 or line[-1] != "|":
+            self.kind = "truncated"
+            raise _Unaccountable("a row without its right border: %r" % line[:200])
+        self.last_is_rule = False
+        self.row(line)
+
+    def rule(self, line):
+        if not self.seen:
+            return
+        if self.pending is not None:
+            self.drop("second row of NPU %s is missing" % self.pending["npu_id"])
+        if "=" in line:
+            self.last_npu = None
+        self.last_is_rule = len(line) >= self.rule_width
+        self.rule_width = max(self.rule_width, len(line))
+
+    def row(self, line):
+        match = _VERSIONS.match(line)
+        if match:
+            if self.seen and (self.versions[0] is not None or self.chips):
+                raise _Unaccountable("more than one table")
+            self.seen = True
+            self.versions = match.groups()
+            return
+        cells = line[1:-1].split("|")
+        lower = line.lower()
+        if "process id" in lower and "process name" in lower:
+            self.heading("process", cells, PROCESS_ROW)
+            self.process_table = True
+        elif self.first is None and "health" in lower and "name" in lower:
+            self.heading("first", cells, FIRST_ROW)
+        elif self.second is None and self.first is not None and "bus-id" in lower:
+            self.heading("second", cells, SECOND_ROW)
+        elif not self.seen:
+            raise _Unaccountable("a row before any heading: %r" % line[:200])
+        elif "no running processes" in lower:
+            match = _IDLE.match(line[1:-1].strip())
+            if not match:
+                raise _Unaccountable("a row that no heading explains: %r" % line[:200])
+            self.process_table = True
+            self.idle.append(int(match.group(1)))
+        elif self.process_table:
+            self.process_line(cells, line)
+        else:
+            self.chip_line(cells, line)
+
+    def heading(self, which, cells, labels):
+        self.seen = True
+        if getattr(self, which) is not None:
+            raise _Unaccountable("more than one table")
+        setattr(self, which, [_heading_cell(cell, labels) for cell in cells])
+
+    def chip_line(self, cells, line):
+        if self.first is None or self.second is None:
+            raise _Unaccountable("a row before its heading: %r" % line[:200])
+        first = _values(cells, self.first)
+        second = _values(cells, self.second)
+        first_fits = first is not None and first["npu_id"] is not None and not _BUS.match(first["health"] or "")
+        second_fits = second is not None and (second["bus_id"] is None or _BUS.match(second["bus_id"]))
+        if second is not None and not second_fits and not first_fits:
+            self.incomplete.append("bus id %r has an unknown form" % second["bus_id"])
+            second_fits = True
+        if bool(first_fits) == bool(second_fits):
+            raise _Unaccountable("a row that the headings do not explain: %r" % line[:200])
+        if first_fits:
+            if self.pending is not None:
+                self.drop("second row of NPU %s is missing" % self.pending["npu_id"])
+            if first["health"] not in HEALTH_STATES:
+                self.incomplete.append("NPU %s: health %r is not one of %s" % (first["npu_id"], first["health"], ", ".join(HEALTH_STATES)))
+            self.pending = dict.fromkeys(CHIP_KEYS)
+            self.pending.update(first)
+            return
+        chip = self.pending
+        if chip is None:
+            chip = dict.fromkeys(CHIP_KEYS)
+            # A thin rule stands between the chips of one NPU, so the NPU is known although its own row is not there.
+            chip["npu_id"] = self.last_npu
+            self.incomplete.append("first row of the chip with bus id %s is missing: its health is unknown" % second["bus_id"])
+        chip.update(second)
+        self.add(chip)
+
+    def drop(self, sentence):
+        self.incomplete.append(sentence)
+        self.add(self.pending)
+
+    def add(self, chip):
+        self.chips.append(chip)
+        self.last_npu = chip["npu_id"]
+        self.pending = None
+
+    def process_line(self, cells, line):
+        if self.process is None:
+            raise _Unaccountable("a process before its heading: %r" % line[:200])
+        extra = len(cells) - len(self.process)
+        if extra > 0:   # a process may carry the border's character in its name
+            at = [i for i, cell in enumerate(self.process) if cell and cell[0][0] == "name"]
+            if at:
+                cells = cells[:at[0]] + ["|".join(cells[at[0]:at[0] + extra + 1])] + cells[at[0] + extra + 1:]
+        values = _values(cells, self.process)
+        if values is None or values.get("npu_id") is None or values.get("pid") is None:
+            raise _Unaccountable("a process row that the headings do not explain: %r" % line[:200])
+        self.processes.append({
+            "npu_id": values["npu_id"], "chip_id": values.get("chip_id"), "pid": values["pid"],
+            "name": values.get("name") or "", "mem_mb": values.get("mem_mb"),
+        })
+
+    def finish(self):
+        if not self.seen:
+            return
+        if self.pending is not None:
+            self.kind = "truncated"
+            raise _Unaccountable("the table ends after the first row of NPU %s" % self.pending["npu_id"])
+        if not self.chips:
+            self.kind = "no-chips" if self.last_is_rule and self.first and self.second else "truncated"
+            raise _Unaccountable("headings, but no chip")
+        if not self.last_is_rule:
+            self.incomplete.append("the table ends without its closing rule")
+        keys = [(chip["npu_id"], chip["chip_id"]) for chip in self.chips if None not in (chip["npu_id"], chip["health"], chip["bus_id"])]
+        if len(set(keys)) != len(keys):
+            raise _Unaccountable("the same chip twice")
+        known = set(chip["npu_id"] for chip in self.chips)
+        strange = sorted(set(p["npu_id"] for p in self.processes).union(self.idle) - known)
+        if strange and None not in known:
+            self.incomplete.append("processes of NPU %s, which has no row" % ", ".join(map(str, strange)))
+        if self.versions[0] is None:
+            self.incomplete.append("the version line is missing")
+
+    def result(self):
+        result = {
+            "npu_smi_version": self.versions[0], "driver_version": self.versions[1], "chips": self.chips, "processes": self.processes,
+            "process_table": self.process_table, "idle_npus": self.idle,
+        }
+        if self.incomplete:
+            result["incomplete"] = self.incomplete
+        return result
+
+
+def _heading_cell(cell, labels):
+    """One heading cell -> [(field, kind, offset)]; an unknown heading is unaccountable."""
+    lower = cell.lower()
+    found = []
+    at = 0
+    while True:
+        rest = lower[at:].lstrip()
+        if not rest:
+            return found
+        at = len(lower) - len(rest)
+        for label, (field, kind) in labels:
+            if rest.startswith(label) and rest[len(label):len(label) + 1] in ("", " "):
+                found.append((field, kind, at))
+                at += len(label)
+                break
+        else:
+            raise _Unaccountable("an unknown heading: %r" % cell.strip()[:80])
+        if len(found) > 16:
+            raise _Unaccountable("too many headings: %r" % cell.strip()[:80])
+
+
+def _tokens(cell):
+    """Words with their offsets; ``used / total`` is one word however it is spaced."""
+    words = []
+    joined = False
+    for match in re.finditer(r"[^\s/]+|/", cell.replace("N/A", "NA ")):
+        word, at = match.group(0), match.start()
+        if words and (word == "/" or joined):
+            words[-1] = (words[-1][0] + word, words[-1][1])
+        else:
+            words.append((word, at))
+        joined = word == "/"
+    return words
+
+
+def _values(cells, heading):
+    """Cells of a row -> {field: value} by a heading row, or None when the row does not have that form."""
+    if len(cells) != len(heading):
+        return None
+    values = {}
+    for cell, fields in zip(cells, heading):
+        if fields and fields[-1][1] == "text" and len(fields) == 1:
+            text = cell.strip()
+            values[fields[0][0]] = None if text in _NULLS or text == "N/A" else text
+            continue
+        words = _tokens(cell)
+        if len(fields) > 1 and fields[-1][1] == "text" and len(words) > len(fields):
+            tail = " ".join(word for word, _at in words[len(fields) - 1:])
+            words = words[:len(fields) - 1] + [(tail, words[len(fields) - 1][1])]
+        words = _align(words, fields)
+        if words is None:
+            return None
+        for (field, kind, _at), word in zip(fields, words):
+            if not _convert(values, field, kind, word):
+                return None
+    return values
+
+
+def _align(words, fields):
+    """One word per field; where words are fewer, those that stand under their own heading, else None (no guess)."""
+    if len(words) == len(fields):
+        return [word for word, _at in words]
+    if len(words) > len(fields):
+        return None
+    placed = {}
+    for word, at in words:
+        near = [field for field, _kind, start in fields if abs(start - at) <= 1]
+        if len(near) != 1:
+            return None
+        placed[near[0]] = word
+    return [placed.get(field, "") for field, _kind, _start in fields]
+
+
+def _convert(values, field, kind, word):
+    if kind == "pair":
+        used, total = PAIR_FIELDS[field]
+        parts = word.split("/")
+        if len(parts) == 1 and word in _NULLS:
+            parts = ["", ""]
+        return len(parts) == 2 and _convert(values, used, "int", parts[0]) and _convert(values, total, "int", parts[1])
+    if word in _NULLS:
+        values[field] = None
+    elif kind == "text":
+        values[field] = word
+    elif kind == "int" and _INT.match(word):
+        values[field] = int(word)
+    elif kind == "number" and _NUMBER.match(word):
+        values[field] = float(word) if field == "power_w" or "." in word else int(word)
+    else:
+        return False
+    return True
+
+
+def parse_mapping(text):
+    """Read ``npu-smi info -m``: which logic id the driver gives to each chip.
+
+    Returns {"chips": [{"npu_id", "chip_id", "logic_id", "phy_id", "name"}]} (ints or None; the Mcu pseudo-chips are left out),
+    or a failure as of ``parse_info``.
+    """
+    text = _ANSI.sub("", text or "")
+    labels = (("npu id", "npu_id"), ("chip id", "chip_id"), ("chip logic id", "logic_id"), ("chip phy-id", "phy_id"), ("chip name", "name"))
+    heading = None
+    chips = []
+    for line in text.split("\n"):
+        if heading is None:
+            lower = line.lower()
+            found = sorted((lower.find(label), field) for label, field in labels if label in lower)
+            if len(found) >= 3 and "npu id" in lower and "chip logic id" in lower:
+                heading = [field for _at, field in found]
+            continue
+        words = line.split()
+        if not words:
+            continue
+        if len(words) > len(heading) and heading[-1] == "name":
+            words = words[:len(heading) - 1] + [" ".join(words[len(heading) - 1:])]
+        if len(words) != len(heading) or not _INT.match(words[0]):
+            return _failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
+        row = {"npu_id": None, "chip_id": None, "logic_id": None, "phy_id": None, "name": None}
+        for field, word in zip(heading, words):
+            if not _convert(row, field, "text" if field == "name" else "int", word):
+                return _failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
+        if (row["name"] or "").lower() != "mcu":
+            chips.append(row)
+    if heading is None:
+        return _classify(text)
+    if not chips:
+        return _failure(text, "no-chips", "headings, but no chip")
+    return {"chips": chips}
+
+
+# On ``-t common`` the chip's id stands above its block, on these below it.
+CHIP_ID_BELOW = ("usages", "ecc", "proc-mem")
+_PROCESS = re.compile(r"Process id:([0-9]{1,9})\s{1,8}Process name:(.{0,256}?)\s{1,8}Process memory\(MB\):([0-9]{1,9})\s*\Z")
+
+
+def parse_key_values(text, query):
+    """Read ``npu-smi info -t <query> -i <npu>`` (board, health, common, usages, ecc, proc-mem).
+
+    Returns {"npu": {key: value as printed}, "chips": [{"chip_id": int or None, "values": {...}, "processes": [{"pid", "name", "mem_mb"}]}]},
+    or a failure as of ``parse_info``. Where no chip id is printed (Ascend 950, board) everything is under ``npu``.
+    """
+    text = _ANSI.sub("", text or "")
+    npu, chips = {}, []
+    block = {"chip_id": None, "values": {}, "processes": []}
+    below = query in CHIP_ID_BELOW
+    lines = [line.strip() for line in text.split("\n")]
+    for line in lines:
+        process = _PROCESS.match(line)
+        key, colon, value = line.partition(":")
+        key, value = key.strip(), value.strip()
+        if process:
+            block["processes"].append({"pid": int(process.group(1)), "name": process.group(2).strip(), "mem_mb": int(process.group(3))})
+        elif not colon or not key:
+            continue
+        elif key == "Chip ID" and _INT.match(value):
+            if below:
+                block["chip_id"] = int(value)
+                chips.append(block)
+                block = {"chip_id": None, "values": {}, "processes": []}
+            else:
+                block = {"chip_id": int(value), "values": {}, "processes": []}
+                chips.append(block)
+        elif key in ("NPU ID", "Chip Count", "Card ID"):
+            npu[key] = value
+        elif below or block["chip_id"] is not None:
+            block["values"][key] = value
+        else:
+            npu[key] = value
+    if block["chip_id"] is None and (block["values"] or block["processes"]):
+        if chips or block["processes"]:
+            chips.append(block)
+        else:
+            npu.update(block["values"])
+    if "NPU ID" not in npu:
+        return _classify(text)
+    return {"npu": npu, "chips": chips}
