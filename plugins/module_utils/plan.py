@@ -53,7 +53,7 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     :param dict lock: the lock file, {"images": {...}, "targets": {...}}.
     :param dict surveys: {host: survey}; None before the hosts were looked at, then devices, images and releases stay open.
     :param selection: set of model names the run is about, None for all.
-    :param render: callable(instance, engine name, engine path) -> release, or None to leave releases out.
+    :param render: callable(instance, engine name, engine path, state directory) -> release, or None to leave releases out.
     :returns: (plan, [one-line problem]); a plan with problems must not be acted upon.
     """
     problems = []
@@ -65,8 +65,8 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     if render is not None:
         for entry in plan["hosts"].values():
             for instance in entry["instances"]:
-                if instance["image_reference"] and instance["devices"]:
-                    instance["release"] = render(instance, entry["engine"], entry["engine_path"])
+                if instance["image_reference"] and instance["devices"] and entry["engine_path"]:
+                    instance["release"] = render(instance, entry["engine"], entry["engine_path"], entry["state_directory"])
     plan["hash"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode("utf-8")).hexdigest()
     return plan, problems
 

@@ -1,0 +1,109 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes the plan on the controller, judges it against the surveys, and says what it found."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import plan_text, report
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
+
+class ActionModule(ActionBase):
+    """See the documentation of vllm_ascend.fleet.plan."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "built", "explain", "quiet", "enforce", "directory"))
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _spec, args = self.validate_argument_spec({
+            "stage": {"type": "str", "choices": ["intent", "judge", "complete"], "required": True},
+            "model": {"type": "str", "default": ""},
+            "suite": {"type": "str", "default": ""},
+            "built": {"type": "list", "elements": "dict", "default": []},
+            "explain": {"type": "str", "default": ""},
+            "quiet": {"type": "bool", "default": False},
+            "enforce": {"type": "bool", "default": True},
+            "directory": {"type": "path"},
+        })
+        task_vars = task_vars or {}
+        hosts = list(task_vars.get("ansible_play_hosts_all") or [])
+        try:
+            variables = {host: fleet_variables(task_vars["hostvars"], host) for host in hosts}
+            planning = Planning(variables, args["model"] or None, args["suite"] or None)
+            if args["stage"] == "intent":
+                return self._intent(planning)
+            surveys = {host: registered(task_vars["hostvars"], host, "__preflight_survey").get("survey") for host in hosts}
+            if args["stage"] == "complete":
+                return self._complete(planning, surveys, args)
+            return self._judge(planning, surveys, args)
+        except PlanningError as error:
+            return self._refuse(error.args[0])
+        except AnsibleError as error:
+            return self._refuse([" ".join(str(error).split())])
+
+    def _refuse(self, problems):
+        for problem in problems[:50]:
+            self._display.display("  %s" % problem, color="red")
+        more = " (and %d more, listed above)" % (len(problems) - 1) if len(problems) > 1 else ""
+        return {"failed": True, "msg": problems[0] + more + " -- no host was changed", "problems": problems}
+
+    def _intent(self, planning):
+        planning.build()
+        run = time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())
+        return {"changed": False, "requests": planning.requests(),
+                "directory": os.path.join(os.path.abspath(planning.report_directory), run)}
+
+    def _judge(self, planning, surveys, args):
+        made = planning.build(surveys)
+        verdict, contexts = planning.judge(made, surveys)
+        differences = plan_text.differences(made, surveys)
+        if args["explain"]:
+            self._display.display(gate.explain(args["explain"], verdict, contexts))
+        elif not args["quiet"]:
+            self._display.display(gate.render_table(verdict))
+        unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
+        directory = pathlib.Path(args["directory"])
+        report.save(directory, "preflight.json", verdict)
+        report.save(directory, "plan.json", made)
+        if args["enforce"] and len(unready) > planning.max_unready:
+            return {"failed": True, "msg": "%d of %d hosts are not ready and %d may be: %s. What was found and the remedy stand above and in %s" % (
+                len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
+        return {
+            "changed": False, "plan": made, "differences": differences, "unready": unready, "waived": verdict["waived"],
+            "ready": [host for host in made["hosts"] if host not in unready],
+            "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"]),
+            "text": plan_text.render(made, surveys),
+        }
+
+    def _complete(self, planning, surveys, args):
+        built = {}
+        for entry in args["built"]:
+            if entry.get("digest"):
+                built[entry["target"]] = entry
+        if built and not self._task.check_mode:
+            planning.remember(built)
+        made = planning.build(surveys)
+        return {"changed": bool(built), "plan": made, "differences": plan_text.differences(made, surveys)}
+
+
+def fleet_variables(hostvars, host):
+    """The host's own fleet_* variables, templated."""
+    names = [name for name in hostvars.raw_get(host) if name.startswith("fleet_")]
+    values = hostvars[host]
+    return {name: values[name] for name in names}
+
+
+def registered(hostvars, host, name):
+    """A result that an earlier task registered for the host, or {}."""
+    value = hostvars.raw_get(host).get(name)
+    return value if isinstance(value, dict) else {}

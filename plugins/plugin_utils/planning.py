@@ -1,0 +1,114 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings inventory, catalogue, lock file and patch files together for the pure plan. Runs on the controller."""
+
+from __future__ import annotations
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
+
+
+class PlanningError(Exception):
+    """The inventory, the catalogue or the patch files cannot be used. args[0] is a list of one-line problems."""
+
+
+class Planning:
+    """One run's inputs, read once."""
+
+    def __init__(self, variables, model=None, suite=None):
+        """:param dict variables: {host: its fleet_* variables}. :raises PlanningError: naming every problem found."""
+        problems = []
+        self.settings = {}
+        for host, given in variables.items():
+            self.settings[host], found = intent.read(host, given)
+            problems.extend(found)
+        self.fleet = self._common("fleet_name", problems)
+        self.lock_path = self._common("fleet_images_lock", problems)
+        self.report_directory = self._common("fleet_report_directory", problems)
+        self.max_unready = self._common("fleet_max_unready_hosts", problems)
+        directories = self._common("fleet_catalogue_directories", problems)
+        try:
+            self.catalogue = catalogue_files.load(directories or ())
+            self.lock = lock_file.load(self.lock_path)
+        except (catalogue_files.CatalogueError, lock_file.LockError) as error:
+            raise PlanningError(problems + [str(error)]) from error
+        self.selection, found = plan.select(next(iter(self.settings.values()), None), self.catalogue, model, suite)
+        problems.extend(found)
+        self.patch_sets = self._patch_sets()
+        if problems:
+            raise PlanningError(problems)
+
+    def _common(self, name, problems):
+        """A setting that must be the same for all hosts of a run."""
+        values = []
+        for settings in self.settings.values():
+            if settings[name] not in values:
+                values.append(settings[name])
+        if len(values) > 1:
+            problems.append(f"{name} differs between hosts ({', '.join(map(str, values[:3]))}); set it once for the whole group")
+        return values[0] if values else intent.VARIABLES[name][1]
+
+    def _patch_sets(self):
+        """Every patch set with its id, or the sentence that says why it cannot be had; only those asked for then matter."""
+        directories = {s["fleet_patch_directory"] for s in self.settings.values()}
+        directory = directories.pop() if len(directories) == 1 else None
+        result = {}
+        for name, manifest in self.catalogue["patch_sets"].items():
+            try:
+                # A file without a checksum in its manifest is held to the one seen at its first use.
+                pinned = [dict(p, sha256=p.get("sha256") or self.lock["patches"].get(p["file"])) for p in manifest["patches"]]
+                result[name] = patch_set.load(dict(manifest, patches=pinned), directory)
+            except patch_set.PatchSetError as error:
+                result[name] = str(error)
+        return result
+
+    def build(self, surveys=None):
+        """:returns: the plan. :raises PlanningError: naming every problem found."""
+        made, problems = plan.build(
+            self.fleet, self.settings, self.catalogue, self.patch_sets, self.lock, surveys, self.selection, release_files.render)
+        if problems:
+            raise PlanningError(list(dict.fromkeys(problems)))
+        return made
+
+    def requests(self):
+        """:returns: {host: arguments of npu_info}."""
+        return {
+            host: dict(
+                plan.survey_request(settings, self.catalogue, self.selection),
+                state_directory=settings["fleet_state_directory"], unit_prefix=plan.UNIT_PREFIX,
+                engine=settings["fleet_container_engine"], timeout_s=settings["fleet_npu_smi_timeout_s"])
+            for host, settings in self.settings.items()
+        }
+
+    def judge(self, made, surveys):
+        """:returns: what gate.judge returns. :raises PlanningError: for a waiver or a setting of a rule that does not exist."""
+        contexts, waivers, bounds = {}, [], {}
+        for host, settings in self.settings.items():
+            survey = surveys.get(host)
+            contexts[host] = {
+                "host": host, "survey": survey, "host_plan": made["hosts"][host], "images": made["images"],
+                "platform": self.catalogue["platforms"].get(made["hosts"][host]["platform"]),
+                "compatibility": self.catalogue["compatibility"],
+                "now_epoch_s": (survey or {}).get("controller_epoch_s"), "settings": {},
+            }
+            bounds.update(settings["fleet_rule_settings"])
+            for waiver in settings["fleet_waivers"]:
+                waivers.append(dict(waiver, hosts=waiver.get("hosts", [host])))
+        try:
+            return gate.judge(contexts, waivers=waivers, settings=bounds), contexts
+        except gate.GateError as error:
+            raise PlanningError([str(error)]) from error
+
+    def remember(self, built):
+        """Write what was built into the lock file.
+
+        :param dict built: {target: {"digest", "base_digest", "origin", "cann", "patches": {file: sha256}}}.
+        """
+        for target, facts in built.items():
+            self.lock["targets"][target] = {key: facts[key] for key in ("digest", "base_digest", "cann") if facts.get(key)}
+            if facts.get("base_digest"):
+                self.lock["images"].setdefault(facts["origin"], facts["base_digest"])
+            self.lock["patches"].update(facts.get("patches") or {})
+        lock_file.save(self.lock_path, self.lock)
