@@ -5,7 +5,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --custom-compile-command "make lock"
 
-.PHONY: help venv demo demo-clean test lint units sanity package molecule lock clean
+.PHONY: help venv demo demo-clean test lint units package core_units sanity molecule end_to_end lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,7 +28,7 @@ demo-clean: .venv/.run ## remove every trace of the rehearsal fleet
 test: .venv/.test ## run everything that CI runs; ends with the counts
 	@python tests/run.py $(TIERS)
 
-lint units sanity package molecule: .venv/.test
+lint units package core_units sanity molecule end_to_end: .venv/.test
 	@python tests/run.py $@
 
 lock: .venv/.test ## write the locked requirements again

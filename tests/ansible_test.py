@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "ansible-test"
-COPY = CACHE / "collections" / "ansible_collections" / "vllm_ascend" / "fleet"
 
 # ansible-test fetches pip's bootstrap from a server that mirrors and air gaps do not have; this does the same with the registry alone.
 GET_PIP = """\
 import runpy, subprocess, sys
 subprocess.check_call([sys.executable, "-m", "ensurepip", "--default-pip"], stdout=subprocess.DEVNULL)
-subprocess.check_call([sys.executable, "-m", "pip", "install", "--upgrade"] + sys.argv[1:])
+wanted = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
+subprocess.check_call([sys.executable, "-m", "pip", "install", "--upgrade"] + wanted)
 """
 
 
@@ -79,7 +79,7 @@ def core_venv(core: Core, python: Path) -> Path:
     stamp = venv / ".done"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
         subprocess.run([python, "-m", "venv", "--clear", venv], check=True)
-        subprocess.run([venv / "bin" / "python", "-m", "pip", "-q", "--disable-pip-version-check", "install", "--require-hashes", "-r", lock], check=True)
+        subprocess.run([venv / "bin" / "python", "-m", "pip", "-qq", "--disable-pip-version-check", "install", "--require-hashes", "-r", lock], check=True)
         stamp.touch()
     return venv
 
