@@ -108,7 +108,7 @@ def parse_info(text):
             table.read(line)
         table.finish()
     except _Unaccountable as exc:
-        return _failure(text, table.kind, str(exc))
+        return failure(text, table.kind, str(exc))
     if not table.seen:
         return _classify(text)
     result = table.result()
@@ -117,7 +117,8 @@ def parse_info(text):
     return result
 
 
-def _failure(text, kind, reason=None, ret=None):
+def failure(text, kind, reason=None, ret=None):
+    """The dict of a failure (see parse_info) for a caller that knows its kind: a deadline passed, no such file."""
     result = {"error": True, "kind": kind, "chips": [], "processes": [], "excerpt": text[:EXCERPT_CHARS]}
     if reason:
         result["reason"] = reason
@@ -131,7 +132,7 @@ def _failure(text, kind, reason=None, ret=None):
 def _classify(text):
     """Name the failure of an output that holds no table."""
     if not text.strip():
-        return _failure(text, "empty-output")
+        return failure(text, "empty-output")
     code = _RET.search(text)
     ret = int(code.group(1)) if code else None
     kind = KIND_BY_CODE.get(ret)
@@ -140,7 +141,7 @@ def _classify(text):
         kind = next((name for piece, name in KIND_BY_TEXT if piece in lower), None)
     if kind is None:
         kind = "unrecognized" if ret is None else "command-failed"
-    return _failure(text, kind, ret=ret)
+    return failure(text, kind, ret=ret)
 
 
 class _Table(object):
@@ -425,17 +426,17 @@ def parse_mapping(text):
         if len(words) > len(heading) and heading[-1] == "name":
             words = words[:len(heading) - 1] + [" ".join(words[len(heading) - 1:])]
         if len(words) != len(heading) or not _INT.match(words[0]):
-            return _failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
+            return failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
         row = {"npu_id": None, "chip_id": None, "logic_id": None, "phy_id": None, "name": None}
         for field, word in zip(heading, words):
             if not _convert(row, field, "text" if field == "name" else "int", word):
-                return _failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
+                return failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
         if (row["name"] or "").lower() != "mcu":
             chips.append(row)
     if heading is None:
         return _classify(text)
     if not chips:
-        return _failure(text, "no-chips", "headings, but no chip")
+        return failure(text, "no-chips", "headings, but no chip")
     return {"chips": chips}
 
 

@@ -1,0 +1,605 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The I/O of ``npu_info``: looks at one host, changes nothing, judges nothing. Standard library only, no Ansible.
+
+Every source has a deadline and fails alone: what it could not read goes to ``errors`` and the others go on.
+"""
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey, version_files
+
+OUTPUT_LIMIT = 1 << 20
+TOOL_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+ENGINE_DEADLINE_S = 15.0
+TOOL_DEADLINE_S = 10.0
+INSPECTED_IMAGES = 40
+NODE_PATTERNS = ("/dev/davinci*", "/dev/vdavinci*", "/dev/devmm_svm", "/dev/hisi_hdc")
+MANAGER_PATHS = "/var/lib/kubelet/device-plugins/*[Aa]scend*"
+# A probe whose npu-smi can't even be killed keeps this lock through the tool, so the next probe does not add another.
+PROBE_LOCK = "/run/vllm-ascend-fleet.npu-smi.lock"
+DEEP_TYPES = ("board", "health", "common", "usages", "ecc", "proc-mem")
+HCCN_TYPES = (("link", ("-link", "-g")), ("net_health", ("-net_health", "-g")), ("ip", ("-ip", "-g")), ("tls", ("-tls", "-g")))
+
+
+class Run(object):
+    """What became of one tool: rc (int or None), stdout, stderr, timed_out, stuck (outlived SIGKILL), elapsed_s, error (str or None)."""
+
+    def __init__(self):
+        self.rc, self.stdout, self.stderr = None, "", ""
+        self.timed_out = self.stuck = False
+        self.elapsed_s, self.error = 0.0, None
+
+
+def run_tool(arguments, deadline_s, keep_fd=None):
+    """Run one tool in the C locale and a session of its own; at the deadline the whole process group is killed.
+
+    arguments: list, the tool by its path; keep_fd: descriptor that the tool inherits. Never raises; returns a Run.
+    """
+    run, started = Run(), time.monotonic()
+    environment = dict(os.environ, LC_ALL="C", LANG="C")
+    try:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True,
+            pass_fds=() if keep_fd is None else (keep_fd,))
+    except OSError as exc:
+        run.error = "%s: %s" % (arguments[0], exc.strerror or exc)
+        return run
+    chunks = {process.stdout: [], process.stderr: []}
+    size = 0
+    with selectors.DefaultSelector() as selector:
+        for stream in chunks:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map() and not run.timed_out and not run.error:
+            remaining = started + deadline_s - time.monotonic()
+            events = selector.select(remaining) if remaining > 0 else []
+            run.timed_out = not events and started + deadline_s <= time.monotonic()
+            for key, _mask in events:
+                data = os.read(key.fd, 65536)
+                size += len(data)
+                chunks[key.fileobj].append(data)
+                if not data:
+                    selector.unregister(key.fileobj)
+                if size > OUTPUT_LIMIT:
+                    run.error = "%s printed more than %d bytes" % (arguments[0], OUTPUT_LIMIT)
+    try:
+        if run.timed_out or run.error:
+            os.killpg(process.pid, signal.SIGKILL)
+            run.rc = process.wait(2)
+        else:
+            run.rc = process.wait(max(0.1, started + deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        run.stuck = run.timed_out
+        if not run.stuck:   # it closed its output and went on
+            run.timed_out = True
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    except OSError as exc:
+        run.error = "%s: %s" % (arguments[0], exc.strerror or exc)
+    process.stdout.close()
+    process.stderr.close()
+    run.stdout, run.stderr = (b"".join(chunks[stream]).decode("utf-8", "replace") for stream in (process.stdout, process.stderr))
+    run.elapsed_s = time.monotonic() - started
+    return run
+
+
+def find_tool(name, wanted=None):
+    """Path of a tool: the wanted one as it is, else the first in PATH and the usual directories; None when there is none."""
+    if wanted:
+        return wanted
+    directories = os.environ.get("PATH", "").split(os.pathsep) + list(TOOL_PATHS)
+    return next((path for path in (os.path.join(directory, name) for directory in directories if directory) if os.path.isfile(path)), None)
+
+
+def read_text(path, limit=OUTPUT_LIMIT):
+    """(text or None, error or None) of a small file."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(limit).decode("utf-8", "replace"), None
+    except OSError as exc:
+        return None, "%s: %s" % (path, exc.strerror or exc)
+
+
+class Reader(object):
+    """Collects the raw readings; ``guard`` keeps one source's failure from the others."""
+
+    def __init__(self):
+        self.errors = []
+
+    def guard(self, source, default, call, *arguments):
+        try:
+            return call(*arguments)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+            self.errors.append({"source": source, "error": "%s: %s" % (type(exc).__name__, exc)})
+            return default
+
+    def with_deadline(self, source, default, deadline_s, call, *arguments):
+        """As guard, but a call that does not return (a dead network file system) is left behind."""
+        box = []
+        worker = threading.Thread(target=lambda: box.append(self.guard(source, default, call, *arguments)), daemon=True)
+        worker.start()
+        worker.join(deadline_s)
+        if not box:
+            self.errors.append({"source": source, "error": "no answer in %.0f s" % deadline_s})
+            return default
+        return box[0]
+
+
+def read(parameters):
+    """Look at this host.
+
+    parameters: dict with ``ports`` (list of int), ``paths``, ``weights`` (lists of str), ``state_directory``, ``unit_prefix``,
+    ``engine`` (auto, docker, podman), ``engine_path``, ``npu_smi_path`` (str or None), ``timeout_s`` (number), ``deep`` (bool).
+    Returns the raw readings for ``survey.assemble``.
+    """
+    reader = Reader()
+    raw = {"errors": reader.errors, "npu_smi": None}
+    probe = threading.Thread(target=_probe, args=(raw, parameters), daemon=True)
+    probe.start()
+    raw["host"] = reader.guard("host", {}, _host, reader)
+    raw["files"] = reader.guard("version files", {}, _files)
+    raw["device_nodes"] = reader.guard("/dev", {}, _device_nodes)
+    raw["paths"] = reader.with_deadline("paths", {}, TOOL_DEADLINE_S, lambda: dict((path, _path(path)) for path in parameters["paths"]))
+    raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
+    raw["manager_paths"] = sorted(glob.glob(MANAGER_PATHS))
+    raw["engine"] = reader.guard("container engine", {"error": "not read"}, _engine, parameters)
+    raw["instances"] = reader.guard("instances", {}, _instances, parameters["state_directory"], reader)
+    raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
+    raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
+    probe.join(parameters["timeout_s"] + 5)
+    if raw["npu_smi"] is None:
+        raw["npu_smi"] = survey.npu_smi_result(None, None, True, parameters["timeout_s"], "", "", None)
+    info = raw["npu_smi"]["info"]
+    raw["pci"] = reader.guard("sysfs", {}, _pci, [chip["bus_id"] for chip in info["chips"] if chip["bus_id"]])
+    raw["pids"] = reader.guard("/proc", {}, lambda: dict((process["pid"], _process(process["pid"])) for process in info["processes"]))
+    if parameters["deep"] and not info.get("error"):
+        raw["deep"] = reader.guard("deep", {}, _deep, parameters, raw["npu_smi"]["path"], info, raw["device_nodes"], reader)
+    return raw
+
+
+def _lock(deadline):
+    """Descriptor of the held probe lock, None when this user cannot have one; BlockingIOError when another probe still runs."""
+    try:
+        handle = os.open(PROBE_LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(handle)
+                raise
+            time.sleep(0.1)
+
+
+def _probe(raw, parameters):
+    """npu-smi info, with one more try when the first hangs; both together cost the deadline once."""
+    started = time.monotonic()
+    path = find_tool("npu-smi", parameters["npu_smi_path"])
+    problem = None
+    if path is None or not os.path.exists(path):
+        problem = ("command-not-found", "npu-smi: not found (%s)" % (path or "looked in PATH and %s" % ", ".join(TOOL_PATHS)))
+    elif not os.access(path, os.X_OK):
+        problem = ("permission-denied", "%s: not executable" % path)
+    if problem:
+        raw["npu_smi"] = survey.npu_smi_result(path, None, False, 0.0, "", "", problem)
+        return
+    run, lock, deadline = Run(), None, started + parameters["timeout_s"]
+    try:
+        lock = _lock(deadline)
+        for share in (2.0 / 3, 1.0):
+            left = deadline - time.monotonic()
+            run = run_tool([path, "info"], left * share, keep_fd=lock)
+            if not run.timed_out or run.stuck:
+                break
+    except BlockingIOError:
+        run.error = "another npu-smi of an earlier probe still runs and holds %s" % PROBE_LOCK
+        problem = ("timeout", run.error)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    if run.error and not problem:
+        problem = ("unrecognized" if run.rc is not None else "command-failed", run.error)
+    raw["npu_smi"] = survey.npu_smi_result(path, run.rc, run.timed_out, time.monotonic() - started, run.stdout, run.stderr, problem)
+
+
+def _host(reader):
+    name = os.uname()
+    memory = {}
+    for line in (read_text("/proc/meminfo")[0] or "").split("\n"):
+        words = line.split()
+        if len(words) == 3:
+            memory[words[0]] = int(words[1]) // 1024
+    release = version_files.parse_pairs(read_text("/etc/os-release")[0])[0]
+    boot = [line.split()[1] for line in (read_text("/proc/stat")[0] or "").split("\n") if line.startswith("btime ")]
+    enforce = read_text("/sys/fs/selinux/enforce")[0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {
+        "hostname": name.nodename, "architecture": name.machine, "kernel": name.release,
+        "boot_id": _first_line("/proc/sys/kernel/random/boot_id"), "boot_epoch_s": int(boot[0]) if boot else None,
+        "python": "%d.%d.%d" % sys.version_info[:3], "epoch_s": time.time(), "uid": os.getuid(),
+        "os": {"id": release.get("ID"), "version_id": release.get("VERSION_ID"), "pretty_name": release.get("PRETTY_NAME")},
+        "cpu_count": os.cpu_count(), "memory_total_mib": memory.get("MemTotal:"), "memory_available_mib": memory.get("MemAvailable:"),
+        "selinux": "disabled" if enforce is None else ("enforcing" if enforce.strip() == "1" else "permissive"),
+        "limits": {"nofile_soft": soft, "nofile_hard": hard, "pid_max": _number("/proc/sys/kernel/pid_max"), "threads_max": _number("/proc/sys/kernel/threads-max")},
+        "port_range": [int(word) for word in (_first_line("/proc/sys/net/ipv4/ip_local_port_range") or "").split()],
+        "reserved_ports": _first_line("/proc/sys/net/ipv4/ip_local_reserved_ports"),
+        "proxies": _proxies(), "systemd": reader.guard("systemd", None, _systemd),
+    }
+
+
+def _first_line(path):
+    text = read_text(path)[0]
+    return text.strip() if text is not None else None
+
+
+def _number(path):
+    text = _first_line(path)
+    return int(text) if text and text.isdigit() else None
+
+
+def _proxies():
+    found = {}
+    lines = version_files.parse_pairs(read_text("/etc/environment")[0])[0]
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        value = next((source[key] for source in (os.environ, lines) for key in (name, name.upper()) if source.get(key)), None)
+        if value:
+            found[name] = survey.without_userinfo(value)
+    return found
+
+
+def _systemd():
+    if not os.path.isdir("/run/systemd/system"):
+        return None
+    run = run_tool([find_tool("systemctl") or "systemctl", "show", "--property=Version,SystemState"], TOOL_DEADLINE_S)
+    values = dict(line.partition("=")[::2] for line in run.stdout.split("\n") if "=" in line)
+    if run.error or run.rc:
+        raise OSError("systemctl show: %s" % (run.error or run.stderr.strip()[:200] or "status %s" % run.rc))
+    return {"state": values.get("SystemState"), "version": values.get("Version")}
+
+
+def _files():
+    """Texts of the version files; each {"path", "text", "error"}."""
+    files = {"install_info": _file("/etc/ascend_install.info")}
+    info = version_files.parse_install_info(files["install_info"]["text"]) if files["install_info"]["text"] else None
+    paths = version_files.install_paths(info)
+    for name in ("driver", "firmware"):
+        files[name] = dict(_file(os.path.join(paths[name], name, "version.info")), install_path=paths[name])
+    files["driver"]["mtime"] = os.stat(files["driver"]["path"]).st_mtime if files["driver"]["text"] is not None else None
+    machine = "%s-linux" % os.uname().machine
+    toolkits = [os.path.join(base, machine, "ascend_toolkit_install.info") for base in ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest")]
+    files["toolkit"] = _file(next((path for path in toolkits if os.path.exists(path)), toolkits[0]))
+    files["nnal"] = _file("/usr/local/Ascend/nnal/atb/latest/version.info")
+    return files
+
+
+def _file(path):
+    text, error = read_text(path)
+    return {"path": path, "text": text, "error": error}
+
+
+def _device_nodes():
+    nodes = {}
+    for path in sorted(found for pattern in NODE_PATTERNS for found in glob.glob(pattern)):
+        seen = os.stat(path)
+        nodes[path] = {"mode": "%04o" % stat.S_IMODE(seen.st_mode), "uid": seen.st_uid, "gid": seen.st_gid, "character": stat.S_ISCHR(seen.st_mode)}
+    return nodes
+
+
+def _path(path):
+    """Kind, size, mode and the free space of the file system that holds it or would hold it."""
+    result = {"exists": True, "kind": None, "size_bytes": None, "mode": None, "free_bytes": None, "free_inodes": None, "error": None}
+    try:
+        seen = os.stat(path)
+        kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISREG, "file"), (stat.S_ISCHR, "character"))
+        result.update(kind=next((kind for test, kind in kinds if test(seen.st_mode)), "other"), size_bytes=seen.st_size, mode="%04o" % stat.S_IMODE(seen.st_mode))
+    except OSError as exc:
+        result["exists"] = False
+        if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
+            result["error"] = exc.strerror
+    parent = os.path.abspath(path)
+    while not os.path.exists(parent) and parent != "/":
+        parent = os.path.dirname(parent)
+    try:
+        space = os.statvfs(parent)
+        result.update(free_bytes=space.f_bavail * space.f_frsize, free_inodes=space.f_favail if space.f_files else None, read_only=bool(space.f_flag & os.ST_RDONLY))
+    except OSError as exc:
+        result["error"] = exc.strerror
+    return result
+
+
+def _weights(path):
+    """A model's directory: its config, the bytes that are there and the bytes that its index promises."""
+    result = {"exists": os.path.isdir(path), "config": None, "size_bytes": None, "index_total_size": None, "missing_files": [], "small_files": [],
+              "quantization_description": False, "error": None}
+    if not result["exists"]:
+        return result
+    problems = []
+    sizes = {}
+    try:
+        with os.scandir(path) as entries:
+            sizes = dict((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
+    except OSError as exc:
+        problems.append("%s: %s" % (path, exc.strerror))
+    weights = dict((name, size) for name, size in sizes.items() if name.endswith((".safetensors", ".bin", ".pt", ".pth")))
+    result["size_bytes"] = sum(weights.values())
+    # A shard of some hundred bytes is a Git-LFS pointer or an error page.
+    result["small_files"] = sorted(name for name, size in weights.items() if size < 1024)
+    result["quantization_description"] = "quant_model_description.json" in sizes
+    for name, key in (("config.json", "config"), ("model.safetensors.index.json", "index")):
+        if name not in sizes:
+            if key == "config":
+                problems.append("no config.json in %s" % path)
+            continue
+        text, error = read_text(os.path.join(path, name), 64 << 20)
+        try:
+            value = json.loads(text) if error is None else None
+        except ValueError as exc:
+            value, error = None, "%s: not JSON: %s" % (name, exc)
+        if error or not isinstance(value, dict):
+            problems.append(error or "%s: not a JSON object" % name)
+        elif key == "config":
+            result["config"] = value
+        else:
+            total = (value.get("metadata") or {}).get("total_size")
+            result["index_total_size"] = int(total) if isinstance(total, (int, float)) else None
+            result["missing_files"] = sorted(set((value.get("weight_map") or {}).values()) - set(sizes))
+    result["error"] = "; ".join(problems) or None
+    return result
+
+
+def _get(path, resource_path, deadline):
+    """GET over the engine's unix socket in HTTP/1.0, so that the answer is neither chunked nor kept open; returns parsed JSON."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        connection.connect(path)
+        connection.sendall(("GET %s HTTP/1.0\r\nHost: engine\r\n\r\n" % resource_path).encode("ascii"))
+        chunks = []
+        while True:
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            data = connection.recv(1 << 16)
+            if not data:
+                break
+            chunks.append(data)
+    head, _blank, body = b"".join(chunks).partition(b"\r\n\r\n")
+    status = head.split(b"\r\n")[0].decode("latin-1").split(" ")
+    if len(status) < 2 or status[1] != "200":
+        raise OSError("%s answers %s to %s: %s" % (path, " ".join(status[1:]), resource_path, body[:200].decode("utf-8", "replace").strip()))
+    return json.loads(body.decode("utf-8", "replace"))
+
+
+def _engine(parameters):
+    """Raw answers of the engine; over its socket where there is one, else (podman) by its command line."""
+    sockets = {"docker": "/var/run/docker.sock", "podman": "/run/podman/podman.sock"}
+    wanted = [parameters["engine"]] if parameters["engine"] != "auto" else ["docker", "podman"]
+    present = [name for name in wanted if os.path.exists(sockets[name]) or find_tool(name)]
+    raw = {"name": None, "path": None, "error": None}
+    if not present:
+        raw["error"] = "neither a socket nor a command of %s" % " or ".join(wanted)
+        return raw
+    name = next((name for name in present if os.path.exists(sockets[name])), present[0])
+    raw.update(name=name, path=find_tool(name, parameters["engine_path"]))
+    try:
+        if name == "podman" and not os.path.exists(sockets[name]):
+            _podman(raw)
+        else:
+            _by_socket(raw, sockets[name])
+    except (OSError, ValueError) as exc:
+        raw["error"] = "%s: %s" % (sockets[name] if os.path.exists(sockets[name]) else raw["path"], exc)
+    return raw
+
+
+def _by_socket(raw, path):
+    deadline = time.monotonic() + ENGINE_DEADLINE_S
+    raw["version"] = _get(path, "/version", deadline)
+    raw["info"] = _get(path, "/info", deadline)
+    raw["containers"] = _get(path, "/containers/json?all=1", deadline)
+    running = [entry["Id"] for entry in raw["containers"] if entry.get("State") == "running"]
+    raw["container_inspects"] = _each(path, "/containers/%s/json", running, deadline)
+    raw["images"] = _get(path, "/images/json?digests=1", deadline)
+    # Only inspecting tells an image's architecture; those that may be ours come first.
+    order = sorted(raw["images"], key=lambda entry: "ascend" not in json.dumps([entry.get("RepoTags"), entry.get("RepoDigests"), entry.get("Labels")]))
+    raw["image_inspects"] = _each(path, "/images/%s/json", [entry["Id"] for entry in order[:INSPECTED_IMAGES]], deadline)
+
+
+def _each(path, form, identities, deadline):
+    found = {}
+    for identity in identities:
+        try:
+            found[identity] = _get(path, form % identity, deadline)
+        except OSError as exc:
+            if "answers 404" not in str(exc):   # gone since the listing
+                raise
+    return found
+
+
+def _podman(raw):
+    def ask(*arguments):
+        run = run_tool([raw["path"]] + list(arguments), ENGINE_DEADLINE_S)
+        if run.error or run.timed_out or run.rc:
+            raise OSError("podman %s: %s" % (arguments[0], run.error or (run.timed_out and "no answer") or run.stderr.strip()[:300]))
+        return json.loads(run.stdout or "null")
+    raw["info"] = ask("info", "--format", "json")
+    version = raw["info"].get("version") or {}
+    raw["version"] = {"Version": version.get("Version"), "ApiVersion": version.get("APIVersion")}
+    raw["containers"] = ask("ps", "--all", "--no-trunc", "--format", "json") or []
+    running = [entry["Id"] for entry in raw["containers"] if entry.get("State") == "running"]
+    raw["container_inspects"] = dict((item["Id"], item) for item in ask("container", "inspect", *running)) if running else {}
+    raw["images"] = ask("images", "--no-trunc", "--format", "json") or []
+    identities = sorted(set(entry["Id"] for entry in raw["images"]))[:INSPECTED_IMAGES]
+    inspects = ask("image", "inspect", *identities) if identities else []
+    raw["image_inspects"] = dict(("sha256:" + item["Id"].replace("sha256:", ""), item) for item in inspects)
+
+
+def _instances(state_directory, reader):
+    base = os.path.join(state_directory, "instances")
+    found = {}
+    if not os.path.isdir(base):
+        return found
+    for name in sorted(os.listdir(base)):
+        directory = os.path.join(base, name)
+        if not os.path.isdir(directory):
+            continue
+        links = {}
+        for link in ("current", "previous"):
+            try:
+                links[link] = os.path.basename(os.readlink(os.path.join(directory, link)))
+            except OSError:
+                links[link] = None   # a release that never was, or was removed: that is a fact, not a fault
+        text, error = read_text(os.path.join(directory, "current", "manifest.json")) if links["current"] else (None, None)
+        manifest = survey.read_manifest(text) if text else None
+        if links["current"] and manifest is None:
+            reader.errors.append({"source": "instances", "error": error or "%s/current/manifest.json is not a JSON object" % directory})
+        found[name] = {"release": links["current"], "previous": links["previous"], "manifest": manifest}
+    return found
+
+
+def _units(prefix, instances, reader):
+    """One ``systemctl show`` of all our units, and the sha256 of their files."""
+    hashes = {}
+    for path in sorted(glob.glob("/etc/systemd/system/%s*.service" % glob.escape(prefix))):
+        content, error = None, None
+        try:
+            with open(path, "rb") as stream:
+                content = stream.read(OUTPUT_LIMIT)
+        except OSError as exc:
+            error = "%s: %s" % (path, exc.strerror)
+        if error:
+            reader.errors.append({"source": "systemd", "error": error})
+        hashes[os.path.basename(path)] = hashlib.sha256(content).hexdigest() if content else None
+    names = sorted(set(hashes).union("%s%s.service" % (prefix, name) for name in instances))
+    text = ""
+    if names and os.path.isdir("/run/systemd/system"):
+        command = [find_tool("systemctl") or "systemctl", "show", "--property=" + ",".join(survey.UNIT_PROPERTIES), "--"] + names
+        run = run_tool(command, TOOL_DEADLINE_S)
+        text = run.stdout
+        if run.error or run.timed_out or run.rc:
+            reader.errors.append({"source": "systemd", "error": "systemctl show: %s" % (run.error or run.stderr.strip()[:200] or "no answer")})
+    return {"text": text, "sha256": hashes}
+
+
+def _ports(ports, reader):
+    """A plain bind on both families (with SO_REUSEADDR it would succeed beside a vLLM that is still loading), then who listens."""
+    found = {}
+    for port in ports:
+        found[port] = {"bind": {"IPv4": _bind(socket.AF_INET, "0.0.0.0", port), "IPv6": _bind(socket.AF_INET6, "::", port)}}
+    taken = set(port for port, seen in found.items() if any(seen["bind"].values()))
+    if not taken:
+        return found
+    wanted = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for port, entry in survey.parse_listeners(read_text(table, 64 << 20)[0] or "", taken).items():
+            found[port]["lingering"] = found[port].get("lingering", 0) + entry["lingering"]
+            for inode in entry["inodes"]:
+                wanted["socket:[%s]" % inode] = port
+                found[port]["listening"] = True
+    for pid, link in _open_sockets() if wanted else ():
+        port = wanted.get(link)
+        if port is not None and "listener" not in found[port]:
+            found[port]["listener"] = dict(_process(pid) or {"command": None, "cgroup": None}, pid=pid)
+    return found
+
+
+def _bind(family, address, port):
+    try:
+        handle = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return None   # a kernel without IPv6 has no port of it to take
+    with handle:
+        try:
+            if family == socket.AF_INET6:
+                handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            handle.bind((address, port))
+        except OSError as exc:
+            return None if exc.errno == errno.EADDRNOTAVAIL else exc.strerror
+    return None
+
+
+def _open_sockets():
+    """(pid, "socket:[inode]") of every process that this user may look into."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        directory = "/proc/%s/fd" % name
+        try:
+            handles = os.listdir(directory)
+        except OSError:
+            continue   # ended, or another user's
+        for handle in handles:
+            try:
+                link = os.readlink("%s/%s" % (directory, handle))
+            except OSError:
+                continue
+            if link.startswith("socket:"):
+                yield int(name), link
+
+
+def _process(pid):
+    """{"command", "cgroup"} of a process, None when it is gone. Arguments may hold secrets: only those before the first option count."""
+    arguments = (read_text("/proc/%d/cmdline" % pid)[0] or "").split("\0")
+    cgroup = read_text("/proc/%d/cgroup" % pid)[0]
+    if cgroup is None:
+        return None
+    plain = []
+    for word in arguments[:4]:
+        if not word or word.startswith("-") or "=" in word or "@" in word:
+            break
+        plain.append(word)
+    return {"command": " ".join(plain)[:200] or _first_line("/proc/%d/comm" % pid), "cgroup": cgroup}
+
+
+def _pci(bus_ids):
+    found = {}
+    for bus_id in bus_ids:
+        vendor = _first_line("/sys/bus/pci/devices/%s/vendor" % bus_id.lower())
+        if vendor is not None:
+            node = _first_line("/sys/bus/pci/devices/%s/numa_node" % bus_id.lower())
+            found[bus_id] = {"vendor": vendor, "numa_node": int(node) if node and node.isdigit() else None}
+    return found
+
+
+def _deep(parameters, path, info, device_nodes, reader):
+    """The slow sources, one tool at a time within one more deadline: info -m, -t per NPU, hccn_tool per device."""
+    deadline = time.monotonic() + parameters["timeout_s"]
+
+    def ask(tool, *arguments):
+        left = deadline - time.monotonic()
+        run = run_tool([tool] + list(arguments), min(20.0, left)) if left > 0.5 else None
+        if run is None or run.error or run.timed_out:
+            reader.errors.append({"source": " ".join((os.path.basename(tool),) + arguments), "error": (run and run.error) or "no answer within its deadline"})
+            return None
+        return run.stdout + run.stderr
+
+    text = ask(path, "info", "-m")
+    result = {"mapping": npu_smi.parse_mapping(text) if text is not None else None, "npus": {}, "network": {}}
+    for npu in sorted(set(chip["npu_id"] for chip in info["chips"] if chip["npu_id"] is not None)):
+        result["npus"][str(npu)] = {}
+        for query in DEEP_TYPES:
+            text = ask(path, "info", "-t", query, "-i", str(npu))
+            result["npus"][str(npu)][query] = npu_smi.parse_key_values(text, query) if text is not None else None
+    hccn = find_tool("hccn_tool") or next((tool for tool in ("/usr/local/Ascend/driver/tools/hccn_tool",) if os.path.exists(tool)), None)
+    for number in sorted(number for number in map(survey.davinci_number, device_nodes) if number is not None) if hccn else ():
+        answers = {}
+        for key, arguments in HCCN_TYPES:
+            text = ask(hccn, "-i", str(number), *arguments)
+            answers[key] = survey.parse_hccn(key, text) if text is not None else None
+        result["network"][str(number)] = answers
+    return result
