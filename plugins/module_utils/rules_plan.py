@@ -1,0 +1,360 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules that hold the plan against the host: images, placement, ports, mounts, weights, capacity, arguments."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import capacity, compatibility
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import davinci, failed, numbers, passed, rule_in, unsure
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rules_host import ARCHITECTURES
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.version_files import parse_version
+
+RULES = []
+rule = rule_in(RULES)
+
+GB = 10 ** 9
+MIB = 1024 ** 2
+HCCL_BASE_PORT = 60000
+HCCL_PORTS = 32
+UTILIZATION = 0.9
+FILES = ("version.info", "npu-smi", "ascend_install.info", "hccn_tool")
+_SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024 ** 2, "g": 1024 ** 3, "t": 1024 ** 4}
+
+
+@rule("image.variant", "The image is built for these chips and this machine", after=("npu.family_supported", "host.architecture"),
+      why="An image for another chip refuses to start ('does not match the installed version's device type'), one for another "
+          "machine ends in 'exec format error'.",
+      source="vllm-ascend images: no suffix for A2, -a3 for A3, -310p for 310P; linux/arm64 and linux/amd64")
+def image_variant(view):
+    suffix = ((view.compatibility.get("families") or {}).get(view.peek("family")) or {}).get("image_suffix")
+    machine = ARCHITECTURES.get(view.peek("host.architecture"))
+    for name in sorted(set(i["image"] for i in view.instances if i.get("image"))):
+        image = view.images.get(name) or {}
+        origin = image.get("origin") or name
+        tag = origin.rsplit("/", 1)[-1].partition(":")[2]
+        expected = "suffix '%s', %s" % (suffix, machine)
+        if image.get("architecture") not in (None, machine):
+            yield failed("%s is for %s" % (origin, image["architecture"]), expected, "plan the %s image of this tag" % machine)
+        elif compatibility.plugin_version(origin) is None:
+            yield unsure("the tag of %s does not tell its chip family" % origin, expected,
+                         "check SOC_VERSION in the image's environment, then waive image.variant with the reason")
+        elif re.findall(r"-(?:a3|310p)(?=-|$)", tag) != ([suffix] if suffix else []):
+            yield failed(origin, expected, "use %s" % re.sub(r"-(a3|310p)(?=-|$)", "", origin).replace(tag.split("-")[0], tag.split("-")[0] + suffix, 1))
+        else:
+            yield passed("%s, %s" % (tag, machine), expected)
+
+
+@rule("plan.placement", "Every instance has its chips", after=("npu.smi", "npu.family_supported"),
+      why="Chips are exclusive: what does not fit together must be known before anything is stopped.",
+      source="the placement of this collection: healthy and free chips, grouped as the family wants")
+def placed(view):
+    conflict = view.plan.get("conflict")
+    expected = "each instance on chips of its own"
+    if conflict:
+        names = ", ".join(str(d["name"] if isinstance(d, dict) else d) for d in conflict.get("demands") or [])
+        yield failed(conflict["message"], expected, "ask for fewer chips, move one of these to another host, or free the chips: %s" % names)
+        return
+    owner = {}
+    for instance in view.instances:
+        devices = davinci(instance)
+        twice = sorted(set("%s (also %s)" % (path, owner[path]) for path in devices if path in owner))
+        wanted = instance.get("device_count")
+        if twice:
+            yield failed("%s shares %s" % (instance["name"], ", ".join(twice)), expected, "plan again without explicit devices", instance["name"])
+        elif not devices:
+            yield failed("no chip is planned for %s" % instance["name"], expected, "ansible-playbook playbooks/plan.yml --limit %s" % view.host,
+                         instance["name"])
+        elif wanted not in (None, len(devices)):
+            yield failed("%d of %d chips are planned" % (len(devices), wanted), expected, "ansible-playbook playbooks/plan.yml --limit %s" % view.host,
+                         instance["name"])
+        else:
+            yield passed(", ".join(devices), expected, instance["name"])
+        owner.update((path, instance["name"]) for path in devices)
+
+
+@rule("instance.ports_distinct", "Instances of a host have ports of their own", needs_survey=False,
+      why="vLLM binds with SO_REUSEPORT: two servers on one port both start and split the traffic.", source="vLLM 0.18.0 server start")
+def ports_distinct(view):
+    owner = {}
+    for instance in view.instances:
+        port = instance["port"]
+        if port in owner:
+            yield failed("port %s is also %s's" % (port, owner[port]), "a port of its own", "give %s another port" % instance["name"], instance["name"])
+        else:
+            yield passed("port %s" % port, "a port of its own", instance["name"])
+        owner.setdefault(port, instance["name"])
+
+
+@rule("instance.port_free", "The port is free, or ours",
+      why="vLLM shares a taken port silently, so requests would go to the other process; only a plain bind tells.",
+      source="vLLM 0.18.0 binds with SO_REUSEPORT")
+def port_free(view):
+    for instance in view.instances:
+        port, name = str(instance["port"]), instance["name"]
+        state = (view.peek("ports") or {}).get(port) or {}
+        listener = state.get("listener") or {}
+        expected = "port %s free or ours" % port
+        unit = ((view.peek("instances") or {}).get(name) or {}).get("unit") or {}
+        if state.get("free"):
+            yield passed("port %s is free" % port, expected, name)
+        elif state.get("free") is None:
+            yield unsure("port %s was not tried%s" % (port, ": %s" % state["error"] if state.get("error") else ""), expected, "ss -ltnp sport = :%s" % port, name)
+        elif listener.get("instance") == name:
+            yield passed("port %s is served by this instance" % port, expected, name)
+        elif not listener and unit.get("active_state") in ("active", "activating", "reloading"):
+            # Bound but not yet listening: the normal state of a server that loads its weights.
+            yield passed("port %s is bound by this instance, which is loading" % port, expected, name)
+        elif listener:
+            yield failed("port %s is taken by pid %s: %s" % (port, listener.get("pid"), listener.get("command")), expected,
+                         "end pid %s if it is yours to end, or give %s another port" % (listener.get("pid"), name), name)
+        else:
+            yield failed("port %s cannot be bound: %s" % (port, state.get("error") or "in use, no listener seen"), expected,
+                         "ss -tanp sport = :%s; or give %s another port" % (port, name), name)
+
+
+@rule("instance.hccl_ports", "Instances with several chips have HCCL ports of their own", needs_survey=False,
+      why="Each group of ranks takes 32 ports from HCCL_IF_BASE_PORT; shared ones end in EJ0003 or EI0019.",
+      source="CANN 8.5 environment variables: HCCL_IF_BASE_PORT, default 60000, 32 ports")
+def hccl_ports(view):
+    ranges, expected = [], "%d ports that nothing else uses" % HCCL_PORTS
+    for instance in view.instances:
+        if instance["tensor_parallel_size"] < 2 and len(davinci(instance)) < 2:
+            continue
+        text, name = (instance.get("environment") or {}).get("HCCL_IF_BASE_PORT", HCCL_BASE_PORT), instance["name"]
+        free = [base for base in range(HCCL_BASE_PORT, 65536 - HCCL_PORTS, HCCL_PORTS) if not any(abs(base - other) < HCCL_PORTS for other, _n in ranges)]
+        remedy = "set HCCL_IF_BASE_PORT: '%d' in the environment of %s" % (free[0], name)
+        if not re.match(r"\d+$", str(text)) or not 1024 <= int(text) <= 65536 - HCCL_PORTS:
+            yield failed("HCCL_IF_BASE_PORT %s" % text, "1024 .. %d" % (65536 - HCCL_PORTS), remedy, name)
+            continue
+        base = int(text)
+        clash = [other for start, other in ranges if abs(base - start) < HCCL_PORTS]
+        clash += ["port %s of %s" % (i["port"], i["name"]) for i in view.instances if base <= i["port"] < base + HCCL_PORTS]
+        if clash:
+            yield failed("%d .. %d overlap %s" % (base, base + HCCL_PORTS - 1, ", ".join(clash)), expected, remedy, name)
+        else:
+            yield passed("%d .. %d" % (base, base + HCCL_PORTS - 1), expected, name)
+        ranges.append((base, name))
+
+
+@rule("instance.mounts_exist", "Everything that is mounted exists on the host",
+      why="The engine makes an empty directory of a missing source; the failure shows much later as a missing library.",
+      source="vllm-ascend issue 1440")
+def mounts_exist(view):
+    paths, surveyed = view.read("paths"), view.peek("weights") or {}
+    for instance in view.instances:
+        # The weights have a rule of their own.
+        sources = [mount["source"] for mount in instance.get("mounts") or [] if mount["source"] not in surveyed]
+        states = [(source, paths.get(source) or {}) for source in sources]
+        absent = [source for source, state in states if state.get("exists") is False]
+        unseen = [source for source, state in states if state.get("exists") is None]
+        hollow = [source for source, state in states if state.get("kind") == "directory" and source.rsplit("/", 1)[-1] in FILES]
+        expected = "%d sources there" % len(sources)
+        if absent:
+            yield failed("missing: " + ", ".join(absent), expected, "install the HDK driver (or correct Driver_Install_Path_Param in /etc/ascend_install.info)",
+                         instance["name"])
+        elif hollow:
+            yield failed("a directory where a file belongs: " + ", ".join(hollow), expected,
+                         "rmdir %s (left by an earlier start), then reinstall the driver's file" % " ".join(hollow), instance["name"])
+        elif unseen:
+            yield unsure("not looked at: " + ", ".join(unseen), expected, "ls -ld " + " ".join(unseen), instance["name"])
+        else:
+            yield passed("all there", expected, instance["name"])
+
+
+@rule("instance.weights", "The model's files are there and whole",
+      why="A missing or short file ends the start after minutes of loading.", source="config.json and model.safetensors.index.json of the model")
+def weights(view):
+    for instance in view.instances:
+        path = instance["weights"]["path"]
+        state = (view.peek("weights") or {}).get(path) or {}
+        size, total = state.get("size_bytes"), state.get("index_total_size")
+        expected = "%s with config.json and all shards" % path
+        download = "hf download %s --local-dir %s" % (instance.get("model"), path)
+        if state.get("exists") is None:
+            yield unsure("%s was not looked at%s" % (path, ": %s" % state["error"] if state.get("error") else ""), expected, "ls -l " + path, instance["name"])
+        elif not state["exists"]:
+            yield failed("%s does not exist" % path, expected, download, instance["name"])
+        elif state.get("error") or state.get("config") is None:
+            yield failed("%s: %s" % (path, state.get("error") or "no readable config.json"), expected, download, instance["name"])
+        elif total and size is not None and size < total:
+            yield failed("%s holds %.1f GB, its index lists %.1f GB" % (path, size / GB, total / GB), expected, download, instance["name"])
+        else:
+            yield passed(path, expected, instance["name"])
+
+
+class _Demand(object):
+    """What the capacity of one instance is computed from."""
+
+    def __init__(self, view, instance):
+        self.instance = instance
+        found = (view.peek("weights") or {}).get(instance["weights"]["path"]) or {}
+        options = instance.get("options") or {}
+        self.config = found.get("config")
+        catalogued = instance["weights"].get("size_gb")
+        self.bytes, self.basis = found.get("index_total_size"), "the index"
+        if not self.bytes and catalogued:
+            self.bytes, self.basis = int(catalogued * GB), "the catalogue, no index found"
+        if not self.bytes:
+            self.bytes, self.basis = found.get("size_bytes"), "the directory's size, no index found"
+        self.ranks = instance["tensor_parallel_size"] * int(options.get("pipeline-parallel-size") or 1)
+        self.utilization = float(options.get("gpu-memory-utilization") or UTILIZATION)
+        self.explicit = "max-model-len" in options
+        self.context = instance.get("max_model_len")
+        totals = [chip.get("hbm_total_mib") for chip in view.wanted_chips(instance)]
+        self.chip_mib = min(totals) if totals and all(totals) else None
+
+    def missing(self):
+        if not self.config:
+            return "no config.json"
+        if not self.bytes:
+            return "no size of the weights"
+        if not self.chip_mib:
+            return "no memory size of the planned chips"
+        return None
+
+    def compute(self):
+        return capacity.need_gib(self.config, self.bytes, self.ranks, self.context, self.utilization, self.chip_mib)
+
+    def fewest_chips(self):
+        return capacity.smallest_tensor_parallel_size(self.config, self.bytes, self.context, self.utilization, self.chip_mib)
+
+
+def _sum(result, demand):
+    return "%.1f GiB a chip (weights %.1f by %s, runtime %.1f, KV cache %.1f for %d tokens)" % (
+        result["need"], result["weights"], demand.basis, result["fixed"] - result["weights"], result["kv"], result["context"])
+
+
+def _more_chips(demand):
+    fewest = demand.fewest_chips()
+    return "tensor_parallel_size %d" % fewest if fewest else "a host with more memory"
+
+
+@rule("instance.capacity", "Weights, runtime and KV cache fit into the chips' memory",
+      after=("npu.smi", "npu.chips_present", "plan.placement", "instance.weights", "instance.tp_divides_heads"),
+      why="Out of memory while loading or allocating the cache is the most frequent failed start.",
+      source="weights / TP x 1.03 + 1 + 3 GiB + KV cache <= utilization x memory that torch sees; arithmetic with measured constants")
+def model_capacity(view):
+    for instance in view.instances:
+        demand = _Demand(view, instance)
+        if demand.missing():
+            yield unsure(demand.missing(), "an estimate", "ls -l %s" % instance["weights"]["path"], instance["name"])
+            continue
+        try:
+            result = demand.compute()
+        except ValueError as error:
+            yield unsure(str(error), "an estimate", "check %s/config.json" % instance["weights"]["path"], instance["name"])
+            continue
+        expected = "at most %.1f GiB (%.2f of a %d MiB chip)" % (result["usable"], demand.utilization, demand.chip_mib)
+        if result["fits"] or not demand.explicit and result["largest_context"]:
+            # A default context that does not fit is instance.context_explicit's to report.
+            yield passed(_sum(result, demand), expected, instance["name"])
+        elif result["largest_context"]:
+            yield failed(_sum(result, demand), expected, "set max-model-len: %d, or use %s" % (result["largest_context"], _more_chips(demand)), instance["name"])
+        else:
+            yield failed(_sum(result, demand), expected, "not even the weights fit: use %s" % _more_chips(demand), instance["name"])
+
+
+@rule("instance.context_explicit", "A model whose default context does not fit has a smaller one set", after=("instance.capacity",),
+      why="Without --max-model-len vLLM takes the model's own, often huge, default and refuses to start when it does not fit.",
+      source="vLLM 0.18.0: 'To serve at least one request with the model's max seq len'")
+def context_explicit(view):
+    for instance in view.instances:
+        demand = _Demand(view, instance)
+        if demand.missing():
+            continue
+        result = demand.compute()
+        expected = "a context of at most %d tokens" % result["largest_context"]
+        if demand.explicit or result["fits"]:
+            yield passed("%d tokens" % result["context"], expected, instance["name"])
+        else:
+            yield failed("max-model-len is not set and the default of %d tokens needs %.1f of %.1f GiB" % (
+                result["context"], result["need"], result["usable"]), expected,
+                "set max-model-len: %d, or use %s" % (result["largest_context"], _more_chips(demand)), instance["name"])
+
+
+@rule("instance.tp_divides_heads", "Tensor parallel ranks share the attention heads evenly", after=("instance.weights",),
+      why="vLLM refuses to start otherwise.", source="vllm-ascend issue 761")
+def tp_divides_heads(view):
+    for instance in view.instances:
+        size = instance["tensor_parallel_size"]
+        config = ((view.peek("weights") or {}).get(instance["weights"]["path"]) or {}).get("config")
+        if not config or not capacity.text_config(config).get("num_attention_heads"):
+            yield unsure("config.json does not tell the number of attention heads", "a number", "check %s/config.json" % instance["weights"]["path"],
+                         instance["name"])
+            continue
+        problem = capacity.heads_problem(config, size)
+        heads = capacity.text_config(config)["num_attention_heads"]
+        fitting = [n for n in range(1, heads + 1) if not capacity.heads_problem(config, n)]
+        expected = "one of %s" % ", ".join(str(n) for n in fitting[:8])
+        if problem:
+            yield failed(problem, expected, "set tensor-parallel-size: %d and as many devices" % min(fitting, key=lambda n: (abs(n - size), n)), instance["name"])
+        else:
+            yield passed("%d heads over %d" % (heads, size), expected, instance["name"])
+
+
+@rule("instance.model_supported", "The image knows the model, by itself or through its patch set", after=("instance.weights",),
+      why="An engine that does not know the architecture or the parser refuses to start, or computes something else silently.",
+      source="catalogue/compatibility.yml, native_models")
+def model_supported(view):
+    for instance in view.instances:
+        config = ((view.peek("weights") or {}).get(instance["weights"]["path"]) or {}).get("config") or {}
+        kind = str(config.get("model_type") or "")
+        native = next((row for prefix, row in (view.compatibility.get("native_models") or {}).items() if kind.startswith(prefix)), None)
+        plugin = compatibility.plugin_version(view.image_of(instance).get("origin"))
+        if native is None or plugin is None or instance.get("patch_set") or parse_version(plugin) >= parse_version(str(native["vllm_ascend"])):
+            yield passed(kind or "model type not given", "known to the image", instance["name"])
+        else:
+            yield failed("%s with vllm-ascend %s and no patch set" % (kind, plugin),
+                         "vllm-ascend %s or a patch set (%s)" % (native["vllm_ascend"], native["source"]),
+                         "set patch_set for %s" % instance["name"], instance["name"])
+
+
+@rule("instance.dtype_310p", "310P computes in float16 and runs eager", after=("npu.family_supported",),
+      why="310P has no bfloat16 (EZ1001), and v0.18.0rc1 has no graph mode for it.", source="vllm-ascend v0.18.0rc1 tutorial for 310P")
+def dtype_310p(view):
+    family = (view.compatibility.get("families") or {}).get(view.peek("family")) or {}
+    if not family.get("dtype"):
+        return
+    for instance in view.instances:
+        options = instance.get("options") or {}
+        wrong = [] if options.get("dtype") in (family["dtype"], "half") else ["dtype is %s" % (options.get("dtype") or "not set")]
+        if family.get("eager") and options.get("enforce-eager") is not True:
+            wrong.append("enforce-eager is not set")
+        expected = "dtype: %s and enforce-eager: true" % family["dtype"]
+        if wrong:
+            yield failed(", ".join(wrong), expected, "set arguments: {dtype: %s, enforce-eager: true} for %s" % (family["dtype"], instance["name"]),
+                         instance["name"])
+        else:
+            yield passed(expected, expected, instance["name"])
+
+
+@rule("instance.shm", "The container's shared memory is large enough", bounds={"minimum_mib": 1024}, needs_survey=False,
+      why="Workers talk through /dev/shm; the engine's default of 64 MB ends in 'No available shared memory broadcast block'.",
+      source="vllm-ascend installation page: --shm-size=1g, 10g for 310P")
+def shm(view):
+    expected = "at least %s MiB" % view.bounds["minimum_mib"]
+    for instance in view.instances:
+        match = re.match(r"(\d+)([bkmgt]?)b?$", str(instance.get("shm_size") or "").lower())
+        if not match or int(match.group(1)) * _SIZES[match.group(2)] < view.bounds["minimum_mib"] * MIB:
+            yield failed("shm_size %s" % (instance.get("shm_size") or "not set"), expected, "set shm_size: 10g for %s" % instance["name"], instance["name"])
+        else:
+            yield passed("shm_size %s" % instance["shm_size"], expected, instance["name"])
+
+
+@rule("instance.hccl_buffer", "Expert parallelism has its HCCL buffer", bounds={"minimum_mb": 256}, needs_survey=False,
+      why="Expert traffic overflows a smaller one: 'HCCL BUFFSIZE is too small', 'MTE instruction is out of range'.",
+      source="Gemma 4 26B-A4B delivery: HCCL_BUFFSIZE=256; vllm-ascend issues 1788, 2674")
+def hccl_buffer(view):
+    for instance in view.instances:
+        if (instance.get("options") or {}).get("enable-expert-parallel") is not True or instance["tensor_parallel_size"] < 2:
+            continue
+        size = (instance.get("environment") or {}).get("HCCL_BUFFSIZE")
+        expected = "HCCL_BUFFSIZE of at least %s" % view.bounds["minimum_mb"]
+        if (numbers(size) or (0,))[0] < view.bounds["minimum_mb"]:
+            yield failed("HCCL_BUFFSIZE %s" % (size or "not set"), expected,
+                         "set HCCL_BUFFSIZE: '%s' in the environment of %s" % (view.bounds["minimum_mb"], instance["name"]), instance["name"])
+        else:
+            yield passed("HCCL_BUFFSIZE %s" % size, expected, instance["name"])
