@@ -1,0 +1,167 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands with a deadline, and docker or podman through their command line. This file does I/O."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+ENGINES = ("docker", "podman")
+QUICK_S = 60.0
+
+
+class CommandError(Exception):
+    """A command that failed, timed out or could not start; ``result`` is what :func:`run` returned."""
+
+    def __init__(self, message, result):
+        super().__init__(message)
+        self.result = result
+
+
+def run(args, timeout_s, stdin=None, env=None, cwd=None):
+    """Run a list of arguments in the C locale and wait at most ``timeout_s`` seconds.
+
+    The command gets its own process group, which is killed whole at the deadline.
+    Returns ``{cmd, rc, stdout, stderr, timed_out, elapsed_s}`` (text); ``rc`` is 127 when it cannot start, None when killed.
+    """
+    started = time.monotonic()
+    full_env = dict(os.environ, LC_ALL="C", LANGUAGE="", **(env or {}))
+    result = {"cmd": list(args), "rc": None, "stdout": "", "stderr": "", "timed_out": False}
+    try:
+        process = subprocess.Popen(args, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=full_env, cwd=cwd, start_new_session=True)
+    except OSError as error:
+        result.update(rc=127, stderr=str(error), elapsed_s=0.0)
+        return result
+    if isinstance(stdin, str):
+        stdin = stdin.encode("utf-8")
+    try:
+        out, err = process.communicate(stdin, timeout=timeout_s)
+        result["rc"] = process.returncode
+    except subprocess.TimeoutExpired:
+        result["timed_out"] = True
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            process.kill()
+        out, err = process.communicate()
+    result["stdout"] = out.decode("utf-8", "replace")
+    result["stderr"] = err.decode("utf-8", "replace")
+    result["elapsed_s"] = round(time.monotonic() - started, 3)
+    return result
+
+
+def last_line(text):
+    """The last line that says something, which is where tools put the reason."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def find_engine(name=None, path=None):
+    """``(name, path)`` of the engine wanted, or of the first one found; CommandError when there is none."""
+    for candidate in [name] if name else ENGINES:
+        found = path or shutil.which(candidate, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        if found and os.access(found, os.X_OK):
+            return (name or ("podman" if os.path.basename(found).startswith("podman") else "docker")), found
+    wanted = path or name or "docker or podman"
+    raise CommandError("no container engine: %s was not found; install it or set engine_path" % wanted,
+                       {"cmd": [wanted], "rc": 127, "stdout": "", "stderr": "", "timed_out": False})
+
+
+class Engine:
+    """Docker or podman. ``config_dir`` is a private folder with registry credentials, see :func:`write_credentials`."""
+
+    def __init__(self, name, path, config_dir=None):
+        self.name = name
+        self.path = path
+        self.config_dir = config_dir
+
+    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False):
+        """Run an engine command; with ``check`` a failure raises CommandError whose text ends in the engine's own reason."""
+        env = {}
+        if credentials and self.config_dir:
+            env = {"DOCKER_CONFIG": self.config_dir, "REGISTRY_AUTH_FILE": os.path.join(self.config_dir, "config.json")}
+        result = run([self.path] + list(args), timeout_s, stdin=stdin, env=env)
+        if check and result["rc"] != 0:
+            reason = "no end after %.0f s" % timeout_s if result["timed_out"] else last_line(result["stderr"]) or last_line(result["stdout"])
+            raise CommandError("%s %s failed: %s" % (self.name, " ".join(args[:2]), reason), result)
+        return result
+
+    def info(self):
+        """What ``info`` prints as JSON; CommandError when the engine does not answer."""
+        return json.loads(self.run(["info", "--format", "{{json .}}"])["stdout"] or "{}")
+
+    def image(self, reference):
+        """``{id, digests, tags, labels, architecture}`` of a local image, or None."""
+        result = self.run(["image", "inspect", reference], check=False)
+        if result["rc"] != 0:
+            if any(text in result["stderr"].lower() for text in ("no such image", "not known", "no such object")):
+                return None
+            raise CommandError("%s image inspect %s failed: %s" % (self.name, reference, last_line(result["stderr"])), result)
+        data = json.loads(result["stdout"])[0]
+        identity = data.get("Id") or ""
+        return {"id": identity if identity.startswith("sha256:") else "sha256:" + identity, "digests": data.get("RepoDigests") or [],
+                "tags": data.get("RepoTags") or [], "labels": (data.get("Config") or {}).get("Labels") or {},
+                "architecture": data.get("Architecture")}
+
+    def image_with_digest(self, digest):
+        """Name (``repository@digest``) under which a digest is present on this host, or None."""
+        listing = self.run(["images", "--digests", "--no-trunc", "--format", "{{.Repository}} {{.Digest}}"])["stdout"]
+        for line in listing.splitlines():
+            repository, dummy, found = line.strip().partition(" ")
+            if found == digest and repository != "<none>":
+                return repository + "@" + digest
+        return None
+
+    def containers_of(self, reference):
+        """Names of the containers, running or not, that stand on an image."""
+        out = self.run(["ps", "--all", "--filter", "ancestor=" + reference, "--format", "{{.Names}}"])["stdout"]
+        return sorted(line.strip() for line in out.splitlines() if line.strip())
+
+    def insecure_registries(self):
+        """Predicate over ``host[:port]``: does this engine speak plain HTTP (or unverified TLS) with that registry?"""
+        info = self.info()
+        hosts, networks = set(), []
+        for host, entry in ((info.get("RegistryConfig") or {}).get("IndexConfigs") or {}).items():
+            if entry.get("Secure") is False:
+                hosts.add(host)
+        networks = (info.get("RegistryConfig") or {}).get("InsecureRegistryCIDRs") or []
+        for host, entry in (info.get("registries") or {}).items():
+            if isinstance(entry, dict) and entry.get("Insecure"):
+                hosts.add(host)
+        return lambda host: host in hosts or in_networks(host, networks)
+
+
+def in_networks(host, networks):
+    """Whether ``host[:port]`` is an address literal (or localhost) of one of the networks."""
+    name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if name == "localhost" else name)
+        return any(address in ipaddress.ip_network(network, strict=False) for network in networks)
+    except ValueError:
+        return False
+
+
+def write_credentials(folder, registry, username, password, inherit=None):
+    """Write ``config.json`` (mode 0600) into a private folder, so that no password stands in an argument list.
+
+    ``inherit`` is an existing configuration whose other settings (proxies) are kept.
+    """
+    config = dict(inherit or {})
+    config.pop("credsStore", None)
+    key = "https://index.docker.io/v1/" if registry == "docker.io" else registry
+    token = base64.b64encode(("%s:%s" % (username, password)).encode("utf-8")).decode("ascii")
+    config["auths"] = dict(config.get("auths") or {})
+    config["auths"][key] = {"auth": token}
+    config["credHelpers"] = {host: helper for host, helper in (config.get("credHelpers") or {}).items() if host != registry}
+    handle = os.open(os.path.join(folder, "config.json"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as stream:
+        json.dump(config, stream)

@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image by digest onto this host, through the mirrors that tell the truth. This file does I/O."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, registry
+
+ENGINE_OPTIONS = dict(
+    engine=dict(type="str", choices=list(container_cli.ENGINES)), engine_path=dict(type="path"),
+    registry_username=dict(type="str"), registry_password=dict(type="str", no_log=True), timeout_s=dict(type="int", default=7200),
+)
+ASK_S = 30.0
+LEAST_PULL_S = 30.0
+
+
+class SupplyError(Exception):
+    """The image cannot be had; ``facts`` are further results for the user (liars, actions)."""
+
+    def __init__(self, message, **facts):
+        super().__init__(message)
+        self.facts = facts
+
+
+def engine_for(options, private_dir, reference):
+    """The engine that a task's options name, with credentials for the registry of ``reference`` when there are any."""
+    name, path = container_cli.find_engine(options["engine"], options["engine_path"])
+    if not options["registry_username"]:
+        return container_cli.Engine(name, path)
+    inherit = {}
+    configured = os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"), "config.json")
+    if os.path.exists(configured):
+        try:
+            with open(configured) as stream:
+                inherit = json.load(stream)
+        except ValueError as error:
+            raise SupplyError("%s is not JSON (%s); repair or remove it" % (configured, error))
+    container_cli.write_credentials(private_dir, registry.parse_reference(reference)["registry"], options["registry_username"],
+                                    options["registry_password"], inherit)
+    return container_cli.Engine(name, path, private_dir)
+
+
+def credentials_for(options, reference):
+    """Credentials by registry, as :func:`registry.ask_all` wants them: only the registry of ``reference`` gets any."""
+    if not options["registry_username"]:
+        return {}
+    return {registry.parse_reference(reference)["registry"]: (options["registry_username"], options["registry_password"])}
+
+
+def client_for(options, reference, deadline_s, insecure, credentials):
+    """``(client, repository, selector)`` to ask about a reference."""
+    parts = registry.parse_reference(reference)
+    username, password = credentials.get(parts["registry"], (None, None))
+    client = registry.Client(parts["registry"], deadline_s, username, password, insecure(parts["registry"]))
+    return client, parts["repository"], parts["digest"] or parts["tag"] or "latest"
+
+
+def ensure(engine, options, check_mode, end):
+    """Have ``options['reference']`` here. ``end`` is a time of :func:`time.monotonic`. Returns the result of module ``image``.
+
+    Raises SupplyError, CommandError or RegistryError.
+    """
+    reference = options["reference"]
+    parts = registry.parse_reference(reference)
+    digest = options["digest"] or parts["digest"]
+    if parts["digest"] and options["digest"] and parts["digest"] != options["digest"]:
+        raise SupplyError("reference %s and digest %s contradict each other; give one of them" % (reference, options["digest"]))
+    if digest:
+        present = present_as(engine, reference, digest)
+        if present:
+            found = engine.image(present)
+            refuse_architecture(found["architecture"], options["architecture"], present, "already on this host")
+            return {"changed": False, "id": found["id"], "digest": digest, "local_reference": present}
+    insecure, credentials = engine.insecure_registries(), credentials_for(options, reference)
+    choice = registry.select(options["mirrors"] or [reference], digest, reference, deadline_s=min(ASK_S, max(1.0, end - time.monotonic())),
+                             credentials=credentials, insecure=insecure)
+    if not choice["trusted"]:
+        raise SupplyError(choice["note"], liars=choice["liars"])
+    result = {"changed": True, "digest": choice["digest"], "liars": choice["liars"], "note": choice["note"]}
+    if not digest:
+        present = present_as(engine, reference, choice["digest"])
+        if present:
+            return dict(result, changed=False, id=engine.image(present)["id"], local_reference=present)
+    sources = [registry.by_digest(each, choice["digest"]) for each in choice["trusted"]]
+    if options["architecture"]:
+        client, repository, selector = client_for(options, sources[0], ASK_S, insecure, credentials)
+        offered = client.image(repository, selector, options["architecture"])
+        if options["architecture"] not in offered["architectures"]:
+            raise SupplyError("image %s is for %s, this host needs %s; a copy of one architecture only was pushed, copy the whole index"
+                              % (sources[0], ", ".join(map(str, offered["architectures"])), options["architecture"]), liars=choice["liars"])
+    if check_mode:
+        return dict(result, actions=["pull " + sources[0]], local_reference=sources[0])
+    source, failures = pull_first(engine, sources, end)
+    found = engine.image(source)
+    try:
+        refuse_architecture(found["architecture"], options["architecture"], source, "pulled")
+    except SupplyError:
+        engine.run(["rmi", source])
+        raise
+    if not any(each.endswith("@" + choice["digest"]) for each in found["digests"]):
+        raise SupplyError("%s was pulled, but the engine knows it as %s and not as %s" % (source, ", ".join(found["digests"]) or "nothing", choice["digest"]))
+    return dict(result, id=found["id"], mirror=source, local_reference=source, actions=["pull " + source],
+                note="; ".join(part for part in [choice["note"]] + failures if part))
+
+
+def present_as(engine, reference, digest):
+    """Name by digest under which the image is here: that of the reference if the engine resolves it, else any other, else None."""
+    own = registry.by_digest(reference, digest)
+    return own if engine.image(own) else engine.image_with_digest(digest)
+
+
+def refuse_architecture(found, wanted, reference, how):
+    """SupplyError when an image is for another architecture."""
+    if wanted and found and found != wanted:
+        raise SupplyError("image %s, %s, is for %s, this host needs %s" % (reference, how, found, wanted))
+
+
+def pull_first(engine, sources, end):
+    """Pull from the first source that delivers. Each gets its share of the time left, the last one all of it.
+
+    Returns ``(source, [what went wrong before it])``; SupplyError naming every failure when none delivers.
+    """
+    failures = []
+    for number, source in enumerate(sources):
+        left = end - time.monotonic()
+        if left <= 0:
+            failures.append("%s: no time left" % source)
+            break
+        share = left if number == len(sources) - 1 else max(LEAST_PULL_S, left / 2)
+        try:
+            engine.run(["pull", source], timeout_s=min(share, left), credentials=True)
+            return source, failures
+        except container_cli.CommandError as error:
+            failures.append("%s: %s" % (source, error))
+    raise SupplyError("no mirror delivered the image: %s" % "; ".join(failures))

@@ -1,0 +1,385 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Image references, mirrors and the registry protocol (distribution v2). :class:`Client` and :func:`ask_all` do I/O."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import hashlib
+import json
+import os
+import random
+import re
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+ACCEPT = ", ".join(INDEX_TYPES + MANIFEST_TYPES)
+CERTIFICATE_FOLDERS = ("/etc/docker/certs.d", "/etc/containers/certs.d")
+BODY_LIMIT = 8 << 20
+TRIES = 4
+SOCKET_TIMEOUT_S = 20.0
+
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_REPOSITORY = re.compile(r"^[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*$")
+_TAG = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
+
+
+class RegistryError(Exception):
+    """A registry did not give what was asked; ``status`` is the HTTP status or None."""
+
+    def __init__(self, message, status=None):
+        super().__init__(message)
+        self.status = status
+
+
+# --- pure: references -----------------------------------------------------------------------------------------------
+
+
+def parse_reference(text):
+    """Split an image reference: ``{registry, repository, tag, digest}`` (the last two may be None).
+
+    Docker Hub's short names are written out. Raises RegistryError naming the part that is wrong.
+    """
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.match(digest):
+        raise RegistryError("image %s: %r is not a digest, wanted sha256: and 64 hexadecimal digits" % (text, digest))
+    first, slash, remainder = rest.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        registry, rest = first, remainder
+    else:
+        registry = "docker.io"
+    repository, colon, tag = rest.partition(":")
+    if registry in ("docker.io", "index.docker.io") and "/" not in repository:
+        repository = "library/" + repository
+    if not _REPOSITORY.match(repository):
+        raise RegistryError("image %s: %r is not a repository name (lower case letters, digits and . _ - / only)" % (text, repository))
+    if colon and not _TAG.match(tag):
+        raise RegistryError("image %s: %r is not a tag" % (text, tag))
+    return {"registry": registry, "repository": repository, "tag": tag or None, "digest": digest or None}
+
+
+def format_reference(registry, repository, tag=None, digest=None):
+    """The inverse of :func:`parse_reference`."""
+    return "%s/%s%s%s" % (registry, repository, ":" + tag if tag else "", "@" + digest if digest else "")
+
+
+def by_digest(reference, digest):
+    """``registry/repository@digest`` of any reference to the same repository."""
+    parts = parse_reference(reference)
+    return format_reference(parts["registry"], parts["repository"], digest=digest)
+
+
+def mirror_references(reference, mirrors):
+    """The reference as each mirror spells it, in order. Pure.
+
+    ``mirrors`` is the list of ``catalogue/images.yml``: ``{kind: prefix | host | origin, host}``. A prefix mirror puts its
+    host before the whole reference, a host mirror replaces the registry. Without any mirror it is the reference alone.
+    """
+    parts = parse_reference(reference)
+    tail = {"tag": parts["tag"], "digest": parts["digest"]}
+    result = []
+    for mirror in mirrors or [{"kind": "origin"}]:
+        kind = mirror.get("kind")
+        if kind == "prefix":
+            spelled = format_reference(mirror["host"], parts["registry"] + "/" + parts["repository"], **tail)
+        elif kind == "host":
+            spelled = format_reference(mirror["host"], parts["repository"], **tail)
+        elif kind == "origin":
+            spelled = format_reference(parts["registry"], parts["repository"], **tail)
+        else:
+            raise RegistryError("mirror %s: kind is %r, wanted prefix, host or origin" % (mirror.get("host"), kind))
+        if spelled not in result:
+            result.append(spelled)
+    return result
+
+
+def choose(answers, pinned, origin=None):
+    """Judge what the mirrors said of one image. Pure.
+
+    ``answers``: ``[{reference, digest or None, error or None, elapsed_s}]`` in the order of the mirrors; ``pinned``: the digest
+    wanted or None; ``origin``: the reference whose word counts when nothing is pinned.
+    Returns ``{digest, trusted: [references, fastest first], liars: [{reference, digest}], silent: [{reference, error}], note}``.
+    ``digest`` is None when nobody can be trusted; ``note`` then says why.
+    """
+    said = [answer for answer in answers if answer.get("digest")]
+    silent = [{"reference": answer["reference"], "error": answer.get("error") or "no answer"} for answer in answers if not answer.get("digest")]
+    digest, note = pinned, ""
+    if not digest and said:
+        first = [answer for answer in said if answer["reference"] == origin]
+        if first:
+            digest, note = first[0]["digest"], "no digest was pinned, taken from the origin %s" % origin
+        else:
+            counts = {}
+            for answer in said:
+                counts[answer["digest"]] = counts.get(answer["digest"], 0) + 1
+            # max keeps the first of equals, and said has the order of the mirrors.
+            digest = max([answer["digest"] for answer in said], key=lambda each: counts[each])
+            note = "no digest was pinned and the origin is silent, taken from %d of %d mirrors" % (counts[digest], len(said))
+    trusted = sorted((answer for answer in said if answer["digest"] == digest), key=lambda answer: answer["elapsed_s"])
+    liars = [{"reference": answer["reference"], "digest": answer["digest"]} for answer in said if answer["digest"] != digest]
+    if not trusted:
+        reasons = ["%s has %s" % (liar["reference"], liar["digest"]) for liar in liars]
+        reasons += ["%s: %s" % (each["reference"], each["error"]) for each in silent]
+        note = "no mirror has %s: %s" % (pinned or "the image", "; ".join(reasons) or "none was given")
+    return {"digest": digest if trusted else None, "trusted": [answer["reference"] for answer in trusted], "liars": liars, "silent": silent,
+            "note": note}
+
+
+def architectures_of(manifest):
+    """``["amd64", ...]`` of an index, or None for the manifest of one image (its config blob knows)."""
+    if "manifests" not in manifest:
+        return None
+    found = [(each.get("platform") or {}).get("architecture") for each in manifest["manifests"]]
+    return [each for each in found if each and each != "unknown"]
+
+
+def digest_for(manifest, architecture):
+    """Digest inside an index of the image for one architecture, or None."""
+    for each in manifest.get("manifests", []):
+        platform = each.get("platform") or {}
+        if platform.get("architecture") == architecture and platform.get("os", "linux") == "linux":
+            return each["digest"]
+    return None
+
+
+def retry_delay(attempt, retry_after, draw):
+    """Seconds before the next try: what the server asks for, else 1, 2, 4 ... with jitter. ``draw`` is a number in [0, 1)."""
+    if retry_after and retry_after.strip().isdigit():
+        return float(retry_after) + draw
+    return (2 ** attempt) * (0.5 + draw)
+
+
+def parse_challenge(header):
+    """``(scheme, {parameter: value})`` of a WWW-Authenticate header; scheme in lower case."""
+    scheme, dummy, rest = (header or "").strip().partition(" ")
+    return scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest))
+
+
+# --- I/O ------------------------------------------------------------------------------------------------------------
+
+
+def tls_context(registry):
+    """System trust plus what the engines keep for that registry: ``certs.d/<host[:port]>/*.crt`` and client.cert/client.key."""
+    context = ssl.create_default_context()
+    for folder in CERTIFICATE_FOLDERS:
+        for path in sorted(glob.glob(os.path.join(folder, glob.escape(registry), "*.crt"))):
+            context.load_verify_locations(cafile=path)
+        for path in sorted(glob.glob(os.path.join(folder, glob.escape(registry), "*.cert"))):
+            context.load_cert_chain(path, path[:-len(".cert")] + ".key")
+    return context
+
+
+class Client:
+    """Reads one registry. ``insecure`` allows plain HTTP. The deadline is total, over every try of every call.
+
+    Credentials go to this registry and to the token service that it names, nowhere else.
+    """
+
+    def __init__(self, registry, deadline_s=60.0, username=None, password=None, insecure=False, sleep=time.sleep, clock=time.monotonic):
+        self.registry = registry
+        self.username, self.password = username, password
+        self.insecure = insecure
+        self.sleep, self.clock = sleep, clock
+        self.end = clock() + deadline_s
+        self.authorization = None
+        host = "registry-1.docker.io" if registry in ("docker.io", "index.docker.io") else registry
+        self.bases = ["https://" + host] + (["http://" + host] if insecure else [])
+
+    def _left(self):
+        left = self.end - self.clock()
+        if left <= 0:
+            raise RegistryError("%s: no answer before the deadline" % self.registry)
+        return left
+
+    def _basic(self):
+        return "Basic " + base64.b64encode(("%s:%s" % (self.username, self.password)).encode("utf-8")).decode("ascii")
+
+    def _open(self, url, method, headers):
+        """One request; returns ``(status, headers, body)`` for any status, raises OSError when there is no answer."""
+        request = urllib.request.Request(url, method=method, headers=headers)
+        if self.authorization:
+            # Not sent along on a redirect: blobs often live with another host.
+            request.add_unredirected_header("Authorization", self.authorization)
+        handlers = [urllib.request.HTTPSHandler(context=tls_context(self.registry))] if url.startswith("https:") else []
+        opener = urllib.request.build_opener(*handlers)
+        try:
+            with opener.open(request, timeout=min(SOCKET_TIMEOUT_S, self._left())) as answer:
+                return answer.status, answer.headers, self._body(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, b""
+
+    def _body(self, answer):
+        body = b""
+        while True:
+            block = answer.read(1 << 16)
+            if not block:
+                break
+            body += block
+            self._left()
+            if len(body) > BODY_LIMIT:
+                raise RegistryError("%s sent more than %d MiB for a manifest" % (self.registry, BODY_LIMIT >> 20))
+        length = answer.headers.get("Content-Length")
+        if answer.headers.get("Content-Encoding") is None and length and length.isdigit() and body and len(body) < int(length):
+            raise RegistryError("%s closed the connection after %d of %s bytes" % (self.registry, len(body), length))
+        return body
+
+    def request(self, path, method="GET", accept=ACCEPT):
+        """Ask with authentication and bounded back-off; ``(headers, body)`` of a 200, RegistryError for all else."""
+        status, headers = None, {}
+        for attempt in range(TRIES):
+            problem = None
+            try:
+                status, headers, body = self._try_bases(path, method, accept)
+            except (OSError, ValueError) as error:
+                problem = getattr(error, "reason", None) or error
+            if problem is None and status == 200:
+                return headers, body
+            if problem is None and status == 401 and self.authorization is None and self._authenticate(headers.get("WWW-Authenticate")):
+                status, headers, body = self._try_bases(path, method, accept)
+                if status == 200:
+                    return headers, body
+            if problem is None and status in (401, 403):
+                with_whom = "the credentials of %s" % self.username if self.username else "a request without credentials"
+                raise RegistryError("%s refuses %s (HTTP %d); check registry_username and registry_password" % (self.registry, with_whom, status), status)
+            if problem is None and status not in (429,) and status < 500:
+                raise RegistryError("%s answered HTTP %d for %s" % (self.registry, status, path), status)
+            if problem is not None and isinstance(problem, ssl.SSLError):
+                raise RegistryError("%s: TLS failed (%s); put its CA into /etc/docker/certs.d/%s/ca.crt" % (self.registry, problem, self.registry))
+            reason = "cannot be reached: %s" % problem if problem is not None else "answered HTTP %d" % status
+            if attempt + 1 == TRIES or (problem is not None and attempt == 1):
+                raise RegistryError("%s %s" % (self.registry, reason), status if problem is None else None)
+            delay = retry_delay(attempt, headers.get("Retry-After") if problem is None else None, random.random())
+            if delay >= self._left():
+                raise RegistryError("%s %s, and the deadline comes before its next try" % (self.registry, reason), status if problem is None else None)
+            self.sleep(delay)
+        raise RegistryError("%s gave no answer" % self.registry)
+
+    def _try_bases(self, path, method, accept):
+        failure = None
+        for base in list(self.bases):
+            try:
+                answer = self._open(base + path, method, {"Accept": accept, "User-Agent": "vllm-ascend-fleet"})
+                self.bases = [base]
+                return answer
+            except OSError as error:
+                failure = error
+        raise failure
+
+    def _authenticate(self, challenge):
+        """Answer a challenge: basic, or a token from the service it names. False when there is nothing to answer with."""
+        scheme, parameters = parse_challenge(challenge)
+        if scheme == "basic" and self.username:
+            self.authorization = self._basic()
+            return True
+        if scheme == "bearer" and parameters.get("realm"):
+            query = {key: parameters[key] for key in ("service", "scope") if key in parameters}
+            self.authorization = self._basic() if self.username else None
+            status, dummy, body = self._open(parameters["realm"] + "?" + urllib.parse.urlencode(query), "GET", {"User-Agent": "vllm-ascend-fleet"})
+            self.authorization = None
+            if status != 200:
+                return False
+            try:
+                answer = json.loads(body.decode("utf-8"))
+            except ValueError:
+                return False
+            token = answer.get("token") or answer.get("access_token")
+            self.authorization = "Bearer " + token if token else None
+            return bool(token)
+        return False
+
+    def digest(self, repository, selector):
+        """Digest that the registry holds under a tag or digest. HEAD first; a GET, hashed here, where HEAD says nothing."""
+        path = "/v2/%s/manifests/%s" % (repository, selector)
+        try:
+            found = self.request(path, "HEAD")[0].get("Docker-Content-Digest", "")
+        except RegistryError as error:
+            if error.status != 405:
+                raise
+            found = ""
+        return found if _DIGEST.match(found) else self.manifest(repository, selector)[0]
+
+    def manifest(self, repository, selector):
+        """``(digest, manifest)`` with the digest computed from the bytes; RegistryError when the registry says another one."""
+        headers, body = self.request("/v2/%s/manifests/%s" % (repository, selector))
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        for claimed in (headers.get("Docker-Content-Digest"), selector if selector.startswith("sha256:") else None):
+            if claimed and claimed != digest:
+                raise RegistryError("%s sent a manifest that hashes to %s where %s was announced" % (self.registry, digest, claimed))
+        try:
+            return digest, json.loads(body.decode("utf-8"))
+        except ValueError:
+            raise RegistryError("%s sent a manifest that is not JSON" % self.registry)
+
+    def image(self, repository, selector, architecture=None):
+        """``{digest, architectures, architecture, labels, config_digest}`` of an image; the last three are None in an index without ours."""
+        digest, manifest = self.manifest(repository, selector)
+        result = {"digest": digest, "architectures": architectures_of(manifest), "architecture": None, "labels": None, "config_digest": None}
+        if result["architectures"] is not None:
+            inner = digest_for(manifest, architecture)
+            if inner is None:
+                return result
+            manifest = self.manifest(repository, inner)[1]
+        config_digest = (manifest.get("config") or {}).get("digest")
+        if not config_digest:
+            raise RegistryError("%s sent a manifest of an unknown kind (schema %s)" % (self.registry, manifest.get("schemaVersion")))
+        body = self.request("/v2/%s/blobs/%s" % (repository, config_digest), accept="*/*")[1]
+        if "sha256:" + hashlib.sha256(body).hexdigest() != config_digest:
+            raise RegistryError("%s sent a config that does not hash to %s" % (self.registry, config_digest))
+        config = json.loads(body.decode("utf-8"))
+        result.update(architecture=config.get("architecture"), labels=(config.get("config") or {}).get("Labels") or {}, config_digest=config_digest)
+        if result["architectures"] is None:
+            result["architectures"] = [result["architecture"]]
+        return result
+
+
+def ask_all(references, deadline_s=30.0, client=Client, credentials=None, insecure=None):
+    """Ask every mirror at the same time which digest it holds. ``credentials``: ``{registry: (username, password)}``.
+
+    Returns the answers in the order of the references, see :func:`choose`; who is silent at the deadline gets an error.
+    """
+    answers = {}
+
+    def ask(reference):
+        started = time.monotonic()
+        answer = {"reference": reference, "digest": None, "error": None}
+        try:
+            parts = parse_reference(reference)
+            username, password = (credentials or {}).get(parts["registry"], (None, None))
+            speaker = client(parts["registry"], deadline_s, username, password, bool(insecure and insecure(parts["registry"])))
+            answer["digest"] = speaker.digest(parts["repository"], parts["tag"] or parts["digest"] or "latest")
+        except RegistryError as error:
+            answer["error"] = str(error)
+        answer["elapsed_s"] = round(time.monotonic() - started, 3)
+        answers[reference] = answer
+
+    threads = [threading.Thread(target=ask, args=(reference,), daemon=True) for reference in references]
+    end = time.monotonic() + deadline_s + 1.0
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [answers.get(reference) or {"reference": reference, "digest": None, "error": "no answer within %.0f s" % deadline_s,
+                                       "elapsed_s": deadline_s} for reference in references]
+
+
+def select(references, pinned=None, origin=None, **options):
+    """Ask the mirrors and judge them; see :func:`ask_all` for the options and :func:`choose` for what comes back.
+
+    When every tag has moved away from the pinned digest, the mirrors are asked for that digest itself.
+    """
+    choice = choose(ask_all(references, **options), pinned, origin)
+    if pinned and not choice["trusted"] and choice["liars"]:
+        asked = [by_digest(reference, pinned) for reference in references]
+        again = choose(ask_all(asked, **options), pinned, origin)
+        if again["trusted"]:
+            return dict(again, liars=choice["liars"], note="the tag has moved; %s is still served by digest" % pinned)
+    return choice

@@ -1,0 +1,178 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image
+short_description: Have a container image on this host, proven by its digest
+version_added: 0.1.0
+author: The vllm_ascend.fleet authors (@vllm-ascend)
+description:
+  - Makes sure that the image with one digest is on this host. When it is, nothing is asked of the network.
+  - Otherwise all mirrors are asked at the same time for the digest that they hold. One that disagrees with the wanted digest is named and
+    never used in that run. The image is pulled by digest from the fastest of the others, and from the next one when a pull dies.
+  - The architecture is compared before the pull and after it.
+extends_documentation_fragment:
+  - vllm_ascend.fleet.container_engine
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, or would change, in diff mode.
+    support: full
+  platform:
+    description: Target operating systems.
+    support: full
+    platforms: posix
+options:
+  reference:
+    description:
+      - The image, as C(registry/repository@sha256:...), or C(registry/repository:tag) together with O(digest).
+    type: str
+    required: true
+  digest:
+    description:
+      - The wanted digest, unless O(reference) has one.
+      - Without any digest the mirrors are asked each time, and what the registry of O(reference) says is taken.
+    type: str
+  mirrors:
+    description:
+      - References of the same image at every place it may be pulled from. When empty, O(reference) alone is used.
+    type: list
+    elements: str
+    default: []
+  architecture:
+    description: Architecture that the image must have, in the words of the registries (V(amd64), V(arm64)).
+    type: str
+  state:
+    description:
+      - V(present) pulls what is missing.
+      - V(absent) removes this one reference, and refuses while a container uses the image.
+    type: str
+    choices: [present, absent]
+    default: present
+"""
+
+EXAMPLES = r"""
+- name: Have the patched image, from the fleet's own registry
+  vllm_ascend.fleet.image:
+    reference: registry.example.net:5000/ascend/vllm-ascend@sha256:4c2f6a1f0e4f6a4f7c7c3cf1f6a1a6e8a4a39b8cc7a3e1b2d8f7a6b5c4d3e2f1
+    architecture: arm64
+    registry_username: fleet
+    registry_password: "{{ vault_registry_password }}"
+
+- name: Have the public image, from whichever mirror is fastest
+  vllm_ascend.fleet.image:
+    reference: quay.io/ascend/vllm-ascend:v0.18.0rc1
+    digest: sha256:4c2f6a1f0e4f6a4f7c7c3cf1f6a1a6e8a4a39b8cc7a3e1b2d8f7a6b5c4d3e2f1
+    mirrors:
+      - m.daocloud.io/quay.io/ascend/vllm-ascend:v0.18.0rc1
+      - quay.nju.edu.cn/ascend/vllm-ascend:v0.18.0rc1
+      - quay.io/ascend/vllm-ascend:v0.18.0rc1
+"""
+
+RETURN = r"""
+id:
+  description: Image id in the engine. Null in check mode when the image is not there, and after a removal.
+  returned: success
+  type: str
+  sample: sha256:0d1f...
+digest:
+  description: Digest of the image.
+  returned: success
+  type: str
+local_reference:
+  description: Name by digest that this engine resolves without asking a registry; that of the mirror when it came from a mirror.
+  returned: success
+  type: str
+mirror:
+  description: Reference from which it was pulled, null when it was there.
+  returned: success
+  type: str
+liars:
+  description: Mirrors that announced another digest and were put aside.
+  returned: success and failure after the mirrors were asked
+  type: list
+  elements: dict
+  contains:
+    reference:
+      description: The image as that mirror spells it.
+      type: str
+    digest:
+      description: The digest that it announced.
+      type: str
+note:
+  description: How the digest was found when none was given, and what went wrong on the way to success.
+  returned: success
+  type: str
+actions:
+  description: What was done, or would be done in check mode.
+  returned: success
+  type: list
+  elements: str
+elapsed_s:
+  description: Seconds that the module ran.
+  returned: success
+  type: float
+"""
+
+import shutil
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, image_supply, registry
+
+
+def remove(engine, reference, check_mode):
+    """Remove one reference. Returns ``(changed, actions)``; CommandError when a container stands on it."""
+    found = engine.image(reference)
+    if found is None:
+        return False, []
+    users = engine.containers_of(reference)
+    if users:
+        raise image_supply.SupplyError("image %s is used by the containers %s; remove them first" % (reference, ", ".join(users)))
+    if not check_mode:
+        engine.run(["rmi", reference])
+    return True, ["remove " + reference]
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(
+            image_supply.ENGINE_OPTIONS,
+            reference=dict(type="str", required=True), digest=dict(type="str"), mirrors=dict(type="list", elements="str", default=[]),
+            architecture=dict(type="str"), state=dict(type="str", choices=["present", "absent"], default="present"),
+        ),
+        required_together=[("registry_username", "registry_password")],
+        supports_check_mode=True,
+    )
+    options, started = module.params, time.monotonic()
+    private = tempfile.mkdtemp(prefix="vllm-ascend-fleet-", dir=module.tmpdir)
+    result = {"changed": False, "id": None, "digest": None, "local_reference": None, "mirror": None, "liars": [], "note": "", "actions": []}
+    try:
+        engine = image_supply.engine_for(options, private, options["reference"])
+        if options["state"] == "absent":
+            result["changed"], result["actions"] = remove(engine, options["reference"], module.check_mode)
+        else:
+            result.update(image_supply.ensure(engine, options, module.check_mode, started + options["timeout_s"]))
+    except image_supply.SupplyError as error:
+        module.fail_json(msg=str(error), **error.facts)
+    except container_cli.CommandError as error:
+        module.fail_json(msg=str(error), **{key: error.result[key] for key in ("cmd", "rc", "stdout", "stderr")})
+    except registry.RegistryError as error:
+        module.fail_json(msg=str(error), status=error.status)
+    finally:
+        shutil.rmtree(private)
+    result["elapsed_s"] = round(time.monotonic() - started, 3)
+    result["diff"] = {"before": {"image": None if result["changed"] == (options["state"] == "present") else options["reference"]},
+                      "after": {"image": options["reference"] if options["state"] == "present" else None}}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
