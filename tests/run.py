@@ -64,12 +64,18 @@ def run(name: str, argv: list, timeout: int = 1200, cwd: Path = ROOT, **environm
     return Run(rc, log.read_text(encoding="utf-8", errors="replace"), log)
 
 
+def reason(done: Run, why: str) -> str:
+    """Why it failed, where the whole output is, and the lines of it that speak of errors, or the last ones."""
+    lines = done.output.splitlines()
+    errors = [line for line in lines if re.match(r"(ERROR|FAILED|fatal:|\[ERROR\]|CRITICAL)", line)]
+    return "\n".join([f"{why}; {done.log}"] + (errors[-25:] or lines[-25:]))
+
+
 def one(name: str, done: Run, complaint: str = "") -> Result:
     """One command, one test; `complaint` fails it whatever its exit code says."""
     if done.rc == 0 and not complaint:
         return Result(name, 1, 0)
-    reason = complaint or f"exit {done.rc}"
-    return Result(name, 0, 1, note=f"{reason}; {done.log}\n" + "\n".join(done.output.splitlines()[-25:]))
+    return Result(name, 0, 1, note=reason(done, complaint or f"exit {done.rc}"))
 
 
 def junit(name: str, done: Run, files: list[Path]) -> Result:
@@ -90,8 +96,8 @@ def junit(name: str, done: Run, files: list[Path]) -> Result:
         failed = max(failed, 1)
     if not failed:
         return Result(name, passed, 0, skipped)
-    reason = ", ".join(broken[:12]) or (f"exit {done.rc}" if done.rc else "no test ran")
-    return Result(name, passed, failed, skipped, f"{reason}; {done.log}\n" + "\n".join(done.output.splitlines()[-25:]))
+    why = ", ".join(broken[:12]) or (f"exit {done.rc}" if done.rc else "no test ran")
+    return Result(name, passed, failed, skipped, reason(done, why))
 
 
 def lint() -> Iterator[Result]:
