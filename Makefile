@@ -25,7 +25,7 @@ demo: .venv/.run ## bring up the rehearsal fleet and deploy the four Gemma 4 mod
 demo-clean: .venv/.run ## remove every trace of the rehearsal fleet
 	ansible-playbook playbooks/rehearse.yml -e rehearsal_fleet_state=absent
 
-test: .venv/.test ## run everything that CI runs; ends with the counts
+test: .venv/.test ## run everything that CI runs; ends with the counts and leaves the rehearsal fleet up
 	@python tests/run.py $(TIERS)
 
 lint units package core_units sanity molecule end_to_end: .venv/.test

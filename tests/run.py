@@ -115,12 +115,18 @@ def lint() -> Iterator[Result]:
         yield one(f"bash -n {script.name}", run(f"lint-{script.name}", ["bash", "-n", script]))
 
 
-def units() -> Iterator[Result]:
-    """All unit tests on the working core."""
-    report = LOGS / "units.xml"
+def pytest_run(name: str, *arguments: str, timeout: int = 1200) -> Result:
+    """One pytest on the working core, counted by its JUnit file."""
+    slug = re.sub(r"\W+", "-", name)
+    report = LOGS / f"{slug}.xml"
     report.unlink(missing_ok=True)
-    done = run("units", [BIN / "python", "-m", "pytest", "-q", f"--junit-xml={report}"])
-    yield junit("pytest on the working core", done, [report] if report.exists() else [])
+    done = run(slug, [BIN / "python", "-m", "pytest", "-q", f"--junit-xml={report}", *arguments], timeout=timeout)
+    return junit(name, done, [report] if report.exists() else [])
+
+
+def units() -> Iterator[Result]:
+    """All unit tests on the working core, and those of the house itself."""
+    yield pytest_run("units on the working core")
 
 
 def chosen_cores(found: dict[str, Path]) -> Iterator[tuple[ansible_test.Core | None, str]]:
@@ -241,10 +247,8 @@ def molecule() -> Iterator[Result]:
 
 
 def end_to_end() -> Iterator[Result]:
-    """Each executable of tests/end_to_end is one rehearsal of the whole run."""
-    for path in sorted((ROOT / "tests" / "end_to_end").glob("*")):
-        if path.is_file() and os.access(path, os.X_OK):
-            yield one(path.name, run(f"end-to-end-{path.stem}", [path], timeout=2400))
+    """An operator's day on the rehearsal fleet: the whole run, its repetition, bad input, rollback and removal."""
+    yield pytest_run("end to end", "tests/end_to_end", timeout=2700)
 
 
 TIERS = {function.__name__: function for function in (lint, units, package, core_units, sanity, molecule, end_to_end)}
