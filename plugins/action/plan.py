@@ -12,9 +12,10 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import plan_text, report
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
+
 
 class ActionModule(ActionBase):
     """See the documentation of vllm_ascend.fleet.plan."""
@@ -55,7 +56,7 @@ class ActionModule(ActionBase):
         for problem in problems[:50]:
             self._display.display("  %s" % problem, color="red")
         more = " (and %d more, listed above)" % (len(problems) - 1) if len(problems) > 1 else ""
-        return {"failed": True, "msg": problems[0] + more + " -- no host was changed", "problems": problems}
+        return {"failed": True, "msg": problems[0] + more + " -- no host was changed"}
 
     def _intent(self, planning):
         planning.build()

@@ -18,12 +18,14 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _supports_async = False
+    _VALID_ARGS = frozenset(("request",))
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
+        _spec, args = self.validate_argument_spec({"request": {"type": "dict", "default": {}}})
         started = time.time()
         try:
-            answer = self._execute_module(module_name="vllm_ascend.fleet.npu_info", module_args=self._task.args, task_vars=task_vars)
+            answer = self._execute_module(module_name="vllm_ascend.fleet.npu_info", module_args=args["request"], task_vars=task_vars)
         except AnsibleConnectionFailure as error:
             answer = {"unreachable": True, "msg": str(error)}
         except AnsibleError as error:

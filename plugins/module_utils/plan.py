@@ -27,7 +27,7 @@ HCCL_BASE_PORT = 60000
 HCCL_PORTS = 32
 
 
-def select(settings, catalogue, model=None, suite=None):
+def select(catalogue, model=None, suite=None):
     """Choose which models a run is about.
 
     :returns: (set of model names or None for all, [problem]).
@@ -61,6 +61,8 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     for host in sorted(hosts):
         survey = (surveys or {}).get(host)
         plan["hosts"][host] = _plan_host(host, hosts[host], catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
+    if surveys is None:
+        problems.extend(_missing_patch_sets(hosts, catalogue, patch_sets, selection))
     _choose_builders(plan)
     if render is not None:
         for entry in plan["hosts"].values():
@@ -69,6 +71,18 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
                     instance["release"] = render(instance, entry["engine"], entry["engine_path"], entry["state_directory"])
     plan["hash"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode("utf-8")).hexdigest()
     return plan, problems
+
+
+def _missing_patch_sets(hosts, catalogue, patch_sets, selection):
+    """What stops a model that a host may get, whatever platform its chips turn out to be."""
+    names = set()
+    for settings in hosts.values():
+        declared = settings["fleet_instances"]
+        for demand in [{"model": name} for name in selection or ()] if declared is None else declared:
+            model = catalogue["models"].get(demand["model"], {})
+            layers = (model, settings["fleet_instance_defaults"], settings["fleet_models"].get(demand["model"], {}), demand)
+            names.update([layer["patch_set"] for layer in layers if "patch_set" in layer][-1:])
+    return [patch_sets[name] for name in sorted(n for n in names if n) if isinstance(patch_sets.get(name), str)]
 
 
 def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, images, problems):
@@ -99,8 +113,6 @@ def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, i
         entry["instances"].append(instance)
         if survey is not None and platform is not None and MACHINES.get(machine):
             _attach_image(host, settings, catalogue, patch_sets, lock, platform, MACHINES[machine], instance, images, problems)
-        elif isinstance(patch_sets.get(instance["patch_set"]), str):
-            problems.append("%s: %s" % (instance["model"], patch_sets[instance["patch_set"]]))
     if survey is not None and platform is not None and survey.get("chips"):
         _place(survey, platform, entry)
     for instance in entry["instances"]:

@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to put back when a release was not proven, and how a host ended."""
+
+from __future__ import annotations
+
+
+def to_revert(instances, found, released, proven):
+    """Split the instances that were changed and not proven by how each goes back to what it was before.
+
+    :param list instances: of the plan, for one host.
+    :param dict found: the survey's instances: what was installed before the change.
+    :param dict released: what the release module returned; nothing was changed when it failed, it puts things back itself.
+    :param dict proven: {instance: {"ready": bool}} as endpoint_gate returned it.
+    :returns: {"previous": [the manifest of the release before, with "release": {"id"}], "absent": [{"name"}]}.
+    """
+    result = {"previous": [], "absent": []}
+    if not released or released.get("failed"):
+        return result
+    for instance in instances:
+        name = instance["name"]
+        before = (found.get(name) or {}).get("release")
+        if (proven.get(name) or {}).get("ready"):
+            continue
+        if before is None:
+            result["absent"].append({"name": name})
+        elif before != (instance["release"] or {}).get("id"):
+            result["previous"].append(dict(found[name].get("manifest") or {"name": name}, release={"id": before}))
+    return result
+
+
+def summarize(plan, results):
+    """How each instance of a run ended.
+
+    :param dict plan: the plan that was carried out.
+    :param dict results: {host: {"differences", "proven", "failure": None or one line, "reverted": [name], "removed": [name], "address"}}.
+    :returns: a list of rows: {"host", "instance", "model", "devices", "port", "patch_set", "outcome", "ready_s", "curl", "reason"};
+        outcome is "unchanged", "deployed", "reverted", "removed", "failed" or "not reached".
+    """
+    rows = []
+    for host, entry in plan["hosts"].items():
+        result = results.get(host) or {}
+        for instance in entry["instances"]:
+            name = instance["name"]
+            proof = (result.get("proven") or {}).get(name) or {}
+            action = ((result.get("differences") or {}).get(name) or {}).get("action")
+            if name in result.get("reverted", ()):
+                outcome = "reverted"
+            elif name in result.get("removed", ()):
+                outcome = "removed"
+            elif proof.get("ready"):
+                outcome = "unchanged" if action == "keep" else "deployed"
+            else:
+                outcome = "failed" if result.get("failure") else "not reached"
+            rows.append({
+                "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": instance["port"],
+                "patch_set": (instance["patch_set"] or {}).get("name") if isinstance(instance["patch_set"], dict) else instance["patch_set"],
+                "outcome": outcome, "ready_s": proof.get("elapsed_s"), "reason": result.get("failure"),
+                "curl": curl(result.get("address") or host, instance) if proof.get("ready") and outcome in ("unchanged", "deployed") else None,
+            })
+    return rows
+
+
+def curl(address, instance):
+    """A line that asks the instance one question when pasted; a key is named, never shown."""
+    key = " -H \"Authorization: Bearer $VLLM_API_KEY\"" if instance.get("secret") else ""
+    return ("curl -sS http://%s:%d/v1/chat/completions -H 'Content-Type: application/json'%s -d "
+            "'{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"What is the capital of France?\"}],\"max_tokens\":32}'") % (
+                "[%s]" % address if ":" in address else address, instance["port"], key, instance["served_model_name"])

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: plan
+short_description: Make the plan of a fleet and judge its hosts
+version_added: 0.1.0
+author:
+  - The vllm_ascend.fleet authors (@vllm-ascend)
+description:
+  - Reads the C(fleet_*) variables of every host of the play, the catalogue, the lock file and the patch files, and makes the plan.
+  - Runs on the controller, once for all hosts. Changes nothing but the report and, with O(stage=complete), the lock file.
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: N/A
+  platform:
+    description: Target OS/families that can be operated against.
+    support: full
+    platforms: posix
+options:
+  stage:
+    description:
+      - V(intent) checks what can be checked before any host is asked, and says what to ask each host.
+      - V(judge) makes the plan with what M(vllm_ascend.fleet.survey) found, and judges every host.
+      - V(complete) makes the plan again after images were built, and writes their digests into the lock file.
+    type: str
+    choices: [intent, judge, complete]
+    required: true
+  model:
+    description: The run is about this model. Empty means all.
+    type: str
+    default: ""
+  suite:
+    description: The run is about the models of this suite. Empty means all.
+    type: str
+    default: ""
+  built:
+    description: What M(vllm_ascend.fleet.derived_image) returned, for O(stage=complete).
+    type: list
+    elements: dict
+    default: []
+  explain:
+    description: Id of a rule to explain instead of printing the table.
+    type: str
+    default: ""
+  quiet:
+    description: Print no table.
+    type: bool
+    default: false
+  enforce:
+    description: Fail when more hosts than C(fleet_max_unready_hosts) are not ready.
+    type: bool
+    default: true
+  directory:
+    description: Folder of the run on the controller, for O(stage=judge).
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: Check what the inventory asks for
+  vllm_ascend.fleet.plan:
+    stage: intent
+    suite: gemma4
+  run_once: true
+  register: intent
+"""
+
+RETURN = r"""
+requests:
+  description: For each host the options of M(vllm_ascend.fleet.npu_info).
+  returned: O(stage=intent)
+  type: dict
+directory:
+  description: Folder of the run on the controller.
+  returned: O(stage=intent)
+  type: str
+plan:
+  description: The plan; its shape stands in docs/architecture.md.
+  returned: O(stage=judge) and O(stage=complete)
+  type: dict
+differences:
+  description: For each host and instance what the plan changes, C(action) being V(keep), V(start), V(replace), V(install) or V(build).
+  returned: O(stage=judge) and O(stage=complete)
+  type: dict
+ready:
+  description: Hosts that passed every rule.
+  returned: O(stage=judge)
+  type: list
+  elements: str
+unready:
+  description: Hosts that did not.
+  returned: O(stage=judge)
+  type: list
+  elements: str
+waived:
+  description: Number of findings that a waiver set aside.
+  returned: O(stage=judge)
+  type: int
+unbuilt:
+  description: Images that have to be built first.
+  returned: O(stage=judge)
+  type: list
+  elements: str
+text:
+  description: The plan as a table.
+  returned: O(stage=judge)
+  type: str
+"""

@@ -1,0 +1,65 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: record
+short_description: Say how a run ended and keep the evidence
+version_added: 0.1.0
+author:
+  - The vllm_ascend.fleet authors (@vllm-ascend)
+description:
+  - Reads what the roles C(release) and C(prove) left of every host, prints one line per instance with a C(curl) that
+    works when pasted, and writes C(run.json). Runs on the controller.
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: N/A
+  platform:
+    description: Target OS/families that can be operated against.
+    support: full
+    platforms: posix
+options:
+  plan:
+    description: The plan that was carried out.
+    type: dict
+    required: true
+  differences:
+    description: What the plan changed, by host and instance, as M(vllm_ascend.fleet.plan) returned it.
+    type: dict
+    required: true
+  directory:
+    description: Folder of the run on the controller.
+    type: path
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Say how the run ended
+  vllm_ascend.fleet.record:
+    plan: "{{ made.plan }}"
+    differences: "{{ made.differences }}"
+    directory: "{{ intent.directory }}"
+  run_once: true
+"""
+
+RETURN = r"""
+instances:
+  description: How each instance ended.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {host: a2-1, instance: gemma-4-e2b-it, outcome: deployed, port: 8000, ready_s: 41.3}
+failed_hosts:
+  description: Hosts on which something failed.
+  returned: always
+  type: list
+  elements: str
+"""

@@ -1,0 +1,82 @@
+"""One rehearsal fleet for the whole session; the tests run in the order of the file, as an operator's day would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+INVENTORY = ROOT / "inventories" / "rehearsal"
+
+
+class Play:
+    """One finished ansible-playbook."""
+
+    def __init__(self, done):
+        self.rc, self.output = done.returncode, done.stdout
+
+    @property
+    def changed(self):
+        """{host: changed} of the recap."""
+        return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE)}
+
+    def succeeded(self):
+        assert self.rc == 0, self.output[-6000:]
+        return self
+
+    def refused(self, *words):
+        """It failed with these words, and without a traceback or a Jinja error in sight."""
+        assert self.rc != 0, self.output[-6000:]
+        for word in words:
+            assert word in self.output, f"{word!r} is not said:\n{self.output[-6000:]}"
+        for noise in ("Traceback", "undefined", "templating", "MODULE FAILURE"):
+            assert noise not in self.output, f"{noise!r} is said:\n{self.output[-6000:]}"
+        return self
+
+
+def play(playbook, *arguments, inventory=INVENTORY, timeout=900, cwd=ROOT, **environment):
+    base = dict(os.environ, PATH=f"{BIN}:{os.environ['PATH']}", LC_ALL="C.UTF-8", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
+    done = subprocess.run(
+        [str(BIN / "ansible-playbook"), str(playbook), "-i", str(inventory), *arguments], cwd=cwd, env={**base, **environment},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+    return Play(done)
+
+
+def on(host, *command, check=True):
+    """Run a command on a node through the same SSH that Ansible uses; its output."""
+    variables = json.loads(subprocess.run(
+        [str(BIN / "ansible-inventory"), "-i", str(INVENTORY), "--host", host], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    argv = ["ssh", "-o", "BatchMode=yes"] + variables.get("ansible_ssh_common_args", "").split()
+    if "ansible_ssh_private_key_file" in variables:
+        argv += ["-i", os.path.expanduser(variables["ansible_ssh_private_key_file"])]
+    done = subprocess.run(argv + [f"root@{variables['ansible_host']}", *command], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    assert not check or done.returncode == 0, f"{command} on {host}: {done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fleet():
+    """Bring the fleet up, if it is not."""
+    play("playbooks/rehearse.yml").succeeded()
+
+
+@pytest.fixture
+def fault():
+    """Pull a lever on a node; every lever is let go afterwards."""
+    pulled = []
+
+    def pull(host, name, value=""):
+        pulled.append((host, name))
+        on(host, f"printf %s '{value}' > /etc/rehearsal/faults/{name}")
+
+    yield pull
+    for host, name in pulled:
+        on(host, f"rm -f /etc/rehearsal/faults/{name}")

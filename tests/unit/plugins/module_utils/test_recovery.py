@@ -1,0 +1,47 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery
+
+
+def instance(name, **extra):
+    return dict({"name": name, "model": name, "served_model_name": name, "devices": ["/dev/davinci0"], "port": 8000, "patch_set": None,
+                 "release": {"id": "new"}}, **extra)
+
+
+DIFFERENCES = {"old": {"action": "replace", "before": "was"}, "fresh": {"action": "install", "before": None},
+               "same": {"action": "keep", "before": "new"}, "good": {"action": "replace", "before": "was"}}
+INSTANCES = [instance(name) for name in DIFFERENCES]
+FOUND = {"old": {"release": "was", "manifest": {"name": "old", "port": 7000}}, "same": {"release": "new", "manifest": {"name": "same"}},
+         "good": {"release": "was", "manifest": None}}
+PROVEN = {"good": {"ready": True, "elapsed_s": 3.1}, "old": {"ready": False}}
+
+
+def test_only_what_was_changed_and_not_proven_goes_back():
+    assert recovery.to_revert(INSTANCES, FOUND, {"changed": True}, PROVEN) == {
+        "previous": [{"name": "old", "port": 7000, "release": {"id": "was"}}], "absent": [{"name": "fresh"}]}
+
+
+def test_a_release_that_put_itself_back_leaves_nothing_to_do():
+    nothing = {"previous": [], "absent": []}
+    assert recovery.to_revert(INSTANCES, FOUND, {"failed": True}, {}) == nothing
+    assert recovery.to_revert(INSTANCES, FOUND, {}, {}) == nothing
+
+
+def test_every_instance_of_the_plan_has_an_outcome():
+    plan = {"hosts": {"h": {"instances": INSTANCES + [instance("lost")]}, "gone": {"instances": [instance("x")]}}}
+    rows = recovery.summarize(plan, {"h": {
+        "differences": DIFFERENCES, "proven": dict(PROVEN, same={"ready": True}), "failure": "old is not proven", "reverted": ["old"],
+        "removed": ["fresh"], "address": "192.0.2.1"}})
+    assert {row["instance"]: row["outcome"] for row in rows} == {
+        "old": "reverted", "fresh": "removed", "same": "unchanged", "good": "deployed", "lost": "failed", "x": "not reached"}
+    good = next(row for row in rows if row["instance"] == "good")
+    assert good["curl"].startswith("curl -sS http://192.0.2.1:8000/v1/chat/completions ")
+    assert good["ready_s"] == 3.1
+
+
+def test_the_key_is_named_not_shown():
+    assert "$VLLM_API_KEY" in recovery.curl("::1", instance("m", secret=True))
+    assert "[::1]:8000" in recovery.curl("::1", instance("m"))
