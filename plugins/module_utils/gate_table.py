@@ -24,19 +24,19 @@ def hosts_in_short(names):
     groups = OrderedDict()
     for name in sorted(set(names), key=natural):
         match = re.match(r"^(.*?)(\d+)(\D*)$", name, re.DOTALL)
-        key = (match.group(1), match.group(3), len(match.group(2)) if match.group(2).startswith("0") else 0) if match else (name, None, 0)
-        groups.setdefault(key, []).append(match.group(2) if match else name)
-    return ", ".join(_range(head, tail, values) for (head, tail, _width), values in groups.items())
+        groups.setdefault((match.group(1), match.group(3)) if match else (name, None), []).append(match.group(2) if match else name)
+    return ", ".join(_ranges(head, tail, values) for (head, tail), values in groups.items())
 
 
-def _range(head, tail, values):
+def _ranges(head, tail, values):
     if tail is None:
         return head
     if len(values) == 1:
         return head + values[0] + tail
     runs = []
     for value in values:
-        if runs and int(value) == int(runs[-1][1]) + 1:
+        # n9 is followed by n10, n09 too, but n9 is not by n010.
+        if runs and value in (str(int(runs[-1][1]) + 1), str(int(runs[-1][1]) + 1).zfill(len(runs[-1][1]))):
             runs[-1][1] = value
         else:
             runs.append([value, value])

@@ -66,6 +66,7 @@ class _Host(object):
         self.by_index = dict((chip["index"], chip) for chip in self.chips)
         self.by_number = dict((davinci_number(chip), chip["index"]) for chip in self.chips if davinci_number(chip) is not None)
         self.grouping = GROUPING.get((platform.get("families") or [None])[0], "ring")
+        self.chips_per_npu = platform.get("chips_per_npu") or 1
         self.instances = sorted(instances, key=lambda i: i["name"])
         names = set(i["name"] for i in self.instances)
         self.running = dict((name, sorted(c for c in held if c in self.by_index)) for name, held in running.items())
@@ -175,7 +176,9 @@ class _Host(object):
         if (position, used) in dead:
             return None
         instance = demands[position]
-        for block in self._candidates(instance["devices"], self._usable(instance["name"], used)):
+        held = set(self.running.get(instance["name"]) or ())
+        blocks = self._candidates(instance["devices"], self._usable(instance["name"], used))
+        for block in sorted(blocks, key=lambda b: -len(held & set(b))):
             rest = self._search(demands, position + 1, used | frozenset(block), dead)
             if rest is not None:
                 rest[instance["name"]] = block
@@ -208,8 +211,9 @@ class _Host(object):
         units = {}
         for index in usable:
             units.setdefault(self.by_index[index]["npu_id"], []).append(index)
-        size = {}
-        for chip in self.chips:
+        # A die that dropped off the bus still belongs to its NPU; a card may be a single-chip one.
+        size = {} if self.grouping == "card" else dict.fromkeys(units, self.chips_per_npu)
+        for chip in self.chips if self.grouping == "card" else ():
             size[chip["npu_id"]] = size.get(chip["npu_id"], 0) + 1
         order = sorted(units)
         if count == 1:
