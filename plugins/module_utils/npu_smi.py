@@ -151,7 +151,7 @@ class _Table(object):
         self.kind = "unrecognized"
         self.seen = False
         self.versions = (None, None)
-        self.first = self.second = self.process = None   # heading rows: list of cells, each a list of (field, kind, offset)
+        self.first = self.second = self.process = None   # heading rows: list of cells, each a list of (field, kind)
         self.chips = []
         self.processes = []
         self.idle = []
@@ -165,8 +165,9 @@ class _Table(object):
     def read(self, line):
         line = line.strip("\r\t >\ufeff")
         if not line or line[0] not in "|+":
-            match = _RET.search(line) if self.seen else None
-            if match:
+            if self.seen and line[-1:] == "|":
+                raise _Unaccountable("a row without its left border: %r" % line[:200])
+            if self.seen and _RET.search(line):
                 self.incomplete.append("an error inside the table: %s" % line[:200])
             return
         if line[0] == "+":
@@ -266,11 +267,6 @@ class _Table(object):
     def process_line(self, cells, line):
         if self.process is None:
             raise _Unaccountable("a process before its heading: %r" % line[:200])
-        extra = len(cells) - len(self.process)
-        if extra > 0:   # a process may carry the border's character in its name
-            at = [i for i, cell in enumerate(self.process) if cell and cell[0][0] == "name"]
-            if at:
-                cells = cells[:at[0]] + ["|".join(cells[at[0]:at[0] + extra + 1])] + cells[at[0] + extra + 1:]
         values = _values(cells, self.process)
         if values is None or values.get("npu_id") is None or values.get("pid") is None:
             raise _Unaccountable("a process row that the headings do not explain: %r" % line[:200])
@@ -311,7 +307,7 @@ class _Table(object):
 
 
 def _heading_cell(cell, labels):
-    """One heading cell -> [(field, kind, offset)]; an unknown heading is unaccountable."""
+    """One heading cell -> [(field, kind)]; an unknown heading is unaccountable."""
     lower = cell.lower()
     found = []
     at = 0
@@ -322,7 +318,7 @@ def _heading_cell(cell, labels):
         at = len(lower) - len(rest)
         for label, (field, kind) in labels:
             if rest.startswith(label) and rest[len(label):len(label) + 1] in ("", " "):
-                found.append((field, kind, at))
+                found.append((field, kind))
                 at += len(label)
                 break
         else:
@@ -331,18 +327,9 @@ def _heading_cell(cell, labels):
             raise _Unaccountable("too many headings: %r" % cell.strip()[:80])
 
 
-def _tokens(cell):
-    """Words with their offsets; ``used / total`` is one word however it is spaced."""
-    words = []
-    joined = False
-    for match in re.finditer(r"[^\s/]+|/", cell.replace("N/A", "NA ")):
-        word, at = match.group(0), match.start()
-        if words and (word == "/" or joined):
-            words[-1] = (words[-1][0] + word, words[-1][1])
-        else:
-            words.append((word, at))
-        joined = word == "/"
-    return words
+def _words(cell):
+    """Words of a cell; ``used / total`` is one word however it is spaced."""
+    return "/".join(piece.strip() for piece in cell.replace("N/A", "NA").split("/")).split()
 
 
 def _values(cells, heading):
@@ -355,32 +342,17 @@ def _values(cells, heading):
             text = cell.strip()
             values[fields[0][0]] = None if text in _NULLS or text == "N/A" else text
             continue
-        words = _tokens(cell)
+        words = _words(cell)
         if len(fields) > 1 and fields[-1][1] == "text" and len(words) > len(fields):
-            tail = " ".join(word for word, _at in words[len(fields) - 1:])
-            words = words[:len(fields) - 1] + [(tail, words[len(fields) - 1][1])]
-        words = _align(words, fields)
-        if words is None:
+            words = words[:len(fields) - 1] + [" ".join(words[len(fields) - 1:])]
+        if not words:
+            words = [""] * len(fields)
+        if len(words) != len(fields):
             return None
-        for (field, kind, _at), word in zip(fields, words):
+        for (field, kind), word in zip(fields, words):
             if not _convert(values, field, kind, word):
                 return None
     return values
-
-
-def _align(words, fields):
-    """One word per field; where words are fewer, those that stand under their own heading, else None (no guess)."""
-    if len(words) == len(fields):
-        return [word for word, _at in words]
-    if len(words) > len(fields):
-        return None
-    placed = {}
-    for word, at in words:
-        near = [field for field, _kind, start in fields if abs(start - at) <= 1]
-        if len(near) != 1:
-            return None
-        placed[near[0]] = word
-    return [placed.get(field, "") for field, _kind, _start in fields]
 
 
 def _convert(values, field, kind, word):

@@ -70,10 +70,9 @@ def join_chips(info, devices, mapping=None):
     counts_agree = len(numbers) == len(rows)
     if not counts_agree:
         errors.append("npu-smi prints %d chips, /dev has %d davinci nodes" % (len(rows), len(numbers)))
-    logic = _logic_ids(rows, mapping, counts_agree, errors)
     chips = []
-    for row, index in zip(rows, logic):
-        number = _device_number(row, index, family, numbers, counts_agree)
+    for row, index, certain in zip(rows, *_logic_ids(rows, mapping, errors)):
+        number = _device_number(row, index, family, numbers, counts_agree) if certain else None
         if number is None:
             errors.append("no source tells the device node of NPU %s chip %s" % (row["npu_id"], row["chip_id"]))
         one_memory = row["hbm_total_mb"] is None
@@ -98,23 +97,34 @@ def join_chips(info, devices, mapping=None):
     return family, chips, errors
 
 
-def _logic_ids(rows, mapping, counts_agree, errors):
-    """What the driver calls each row: its Device column, else its place in the table, both checked against ``info -m``."""
-    known = {}
+def _logic_ids(rows, mapping, errors):
+    """What the driver calls each row, and whether that is certain: (list of unique ints, list of bool).
+
+    It is the Device column (310 family), else the place in the table; ``info -m`` must not say otherwise.
+    """
+    ids = [row["logic_id"] for row in rows]
+    known = set(ids) - set([None])
+    printed = len(known)
+    certain = [number is not None or not printed for number in ids]
+    if printed != len(ids) - ids.count(None):
+        errors.append("the Device column has a number twice")
+        ids, known, certain = [None] * len(rows), set(), [False] * len(rows)
+    # A dropped row takes its number along; the chip still needs one of its own, if not a certain one.
+    spare = (number for number in range(2 * len(rows)) if number not in known)
+    ids = [next(spare) if number is None else number for number in ids]
+    told = {}
     if mapping and not mapping.get("error"):
-        known = dict(((chip["npu_id"], chip["chip_id"]), chip["logic_id"]) for chip in mapping["chips"])
-    ids = []
-    for place, row in enumerate(rows):
-        index = row["logic_id"] if row["logic_id"] is not None else (place if counts_agree else None)
-        told = known.get((row["npu_id"], row["chip_id"]))
-        if told is not None and index is not None and told != index:
-            errors.append("NPU %s chip %s: the table makes it chip %d, npu-smi info -m says %d" % (row["npu_id"], row["chip_id"], index, told))
-            index = None
-        ids.append(told if index is None and told is not None and row["logic_id"] is None and not counts_agree else index)
-    return ids
+        told = dict(((chip["npu_id"], chip["chip_id"]), chip["logic_id"]) for chip in mapping["chips"])
+    for place, (row, index) in enumerate(zip(rows, ids)):
+        other = told.get((row["npu_id"], row["chip_id"]))
+        if other not in (None, index):
+            certain[place] = False
+            errors.append("NPU %s chip %s: the table makes it chip %d, npu-smi info -m says %d" % (row["npu_id"], row["chip_id"], index, other))
+    return ids, certain
 
 
-def _device_number(row, index, family, numbers, counts_agree):
+def _device_number(row, index, family, numbers, ordered):
+    """davinci number of a chip, None where no source tells. ordered: the n-th chip has the n-th node."""
     if family == "910c":
         return row["phy_id"]
     if family in ("910", "910b"):
@@ -122,9 +132,7 @@ def _device_number(row, index, family, numbers, counts_agree):
     if family == "950" and row["npu_id"] in numbers:
         return row["npu_id"]
     # NPU ids of the 310 family are slots, and davinci numbers may have gaps: only the order ties them together.
-    if counts_agree and index is not None and index < len(numbers):
-        return numbers[index]
-    return None
+    return numbers[index] if ordered and index < len(numbers) else None
 
 
 def without_userinfo(text):
