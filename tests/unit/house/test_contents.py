@@ -93,7 +93,7 @@ def test_an_entry_point_has_a_task_file_and_a_description(name):
 @pytest.mark.parametrize("name", roles())
 def test_a_role_has_a_molecule_scenario_with_verify(name):
     folder = ROOT / "molecule" / name
-    assert (folder / "molecule.yml").is_file() and (folder / "converge.yml").is_file()
+    assert (folder / "molecule.yml").is_file()
     (play,) = load_yaml(folder / "verify.yml")
     assert play["tasks"]
 
@@ -103,10 +103,10 @@ def test_a_molecule_step_names_a_playbook_that_exists():
     config = load_yaml(ROOT / ".config" / "molecule" / "config.yml")
     shared = config["ansible"]["playbooks"]
     for scenario in sorted(path.parent for path in ROOT.glob("molecule/*/molecule.yml")):
-        own = (load_yaml(scenario / "molecule.yml") or {}).get("ansible", {}).get("playbooks", {})
-        names = {**{step: f"{step}.yml" for step in ("converge", "verify")}, **shared, **own}
-        for step in config["scenario"]["test_sequence"]:
-            step = {"check": "converge", "idempotence": "converge"}.get(step, step)
+        own = load_yaml(scenario / "molecule.yml")
+        names = {"converge": "converge.yml", "verify": "verify.yml", **shared, **own.get("ansible", {}).get("playbooks", {})}
+        for step in own.get("scenario", config["scenario"])["test_sequence"]:
+            step = {"check": "converge", "idempotence": "converge", "syntax": "converge"}.get(step, step)
             assert (scenario / names[step]).resolve().is_file(), f"{scenario.name}: no playbook for the step {step}"
 
 

@@ -15,7 +15,7 @@ from house import ROOT, files, load_yaml
 # A name, and the pattern that finds it.
 FORBIDDEN = {
     "host key checking turned off": r"(?i)StrictHostKeyChecking[=\s]+no|host_key_checking\s*[=:]\s*(false|no|0)",
-    "a privileged container": r"--privileged|(?i:privileged:\s*(true|yes))",
+    "a privileged container": r"(?<!do not answer with )--privileged|(?i:privileged:\s*(true|yes))",
     "an error ignored": r"(?i)ignore_errors:\s*(true|yes)|\|\|\s*true\b",
     "an exception swallowed": r"except (Exception|BaseException)?\s*:\s*\n?\s*pass\b",
     "lint turned off without a reason": r"#\s*noqa(:?\s[\w\[\]-]+)?\s*$",
