@@ -19,13 +19,17 @@ from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import patch_set
 class ActionModule(ActionBase):
     """See the documentation of vllm_ascend.fleet.derived_image."""
 
-    TRANSFERS_FILES = True
+    # Not before it is known that the builder needs the files.
+    TRANSFERS_FILES = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
         if "staged" in args:
             raise AnsibleActionFail("'staged' belongs to the action plugin, leave it out")
+        for name in ("patch_dir", "wheelhouse"):
+            if args.get(name):
+                args[name] = os.path.abspath(os.path.expanduser(args[name]))
         if args.get("patch_set"):
             try:
                 args["patch_set"] = patch_set.load(args["patch_set"], args.get("patch_dir"))
@@ -43,7 +47,7 @@ class ActionModule(ActionBase):
         return self._execute_module(module_name="vllm_ascend.fleet.derived_image", module_args=args, task_vars=task_vars)
 
     def _with_files(self, args, task_vars):
-        staged = self._make_tmp_path()
+        staged = self._connection._shell.tmpdir or self._make_tmp_path()
         try:
             folders, files = [staged], []
             for number, patch in enumerate(args["patch_set"]["patches"]):

@@ -224,11 +224,10 @@ class Derivation:
         shutil.rmtree(folder)
 
     def discard(self, build_id):
-        """Remove the images that this build left; they carry its id as a label."""
-        listing = self.engine.run(["images", "--all", "--quiet", "--no-trunc", "--filter", "label=%sbuild=%s" % (LABEL, build_id)])["stdout"]
-        for image in dict.fromkeys(listing.split()):
-            if self.engine.image(image):
-                self.engine.run(["rmi", "--force", image])
+        """Remove the images that this build left; they carry its id as a label. With the last one go the steps below it."""
+        wanted = ["--filter", "dangling=true", "--filter", "label=%sbuild=%s" % (LABEL, build_id)]
+        for image in self.engine.run(["images", "--quiet", "--no-trunc"] + wanted)["stdout"].split():
+            self.engine.run(["rmi", image])
 
     def push(self):
         """Push the target and ask the registry what it holds now."""
