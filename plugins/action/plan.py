@@ -100,8 +100,13 @@ class ActionModule(ActionBase):
 def fleet_variables(hostvars, host):
     """The host's own fleet_* variables, templated."""
     names = [name for name in hostvars.raw_get(host) if name.startswith("fleet_")]
-    values = hostvars[host]
-    return {name: values[name] for name in names}
+    values, result = hostvars[host], {}
+    for name in names:
+        try:
+            result[name] = values[name]
+        except AnsibleError as error:
+            raise PlanningError([f"{host}: {name} has no value: {' '.join(str(error).split())}"]) from error
+    return result
 
 
 def registered(hostvars, host, name):

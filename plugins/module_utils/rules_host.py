@@ -31,7 +31,8 @@ def reachable(view):
     if view.survey is None:
         yield unsure("no survey was taken", expected, "ansible-playbook playbooks/preflight.yml --limit %s" % view.host)
     elif view.survey.get("unreachable"):
-        yield failed(str(view.survey.get("error") or "unreachable"), expected, "ansible %s -m ansible.builtin.ping -vvv" % view.host)
+        yield failed(str(view.survey.get("error") or "unreachable"), expected,
+                     view.survey.get("remedy") or "ansible %s -m ansible.builtin.ping -vvv" % view.host)
     else:
         yield passed("answered", expected)
 

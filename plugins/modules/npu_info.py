@@ -40,7 +40,7 @@ options:
     default: []
   paths:
     description:
-      - Paths to look at, for their kind, mode and the free space of their file system.
+      - Paths to look at, for their kind, mode and the free space of their file system. The engine's data folder is looked at as well.
     type: list
     elements: str
     default: []

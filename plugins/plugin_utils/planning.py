@@ -34,7 +34,7 @@ class Planning:
             self.lock = lock_file.load(self.lock_path)
         except (catalogue_files.CatalogueError, lock_file.LockError) as error:
             raise PlanningError(problems + [str(error)]) from error
-        self.selection, found = plan.select(next(iter(self.settings.values()), None), self.catalogue, model, suite)
+        self.selection, found = plan.select(self.catalogue, model, suite)
         problems.extend(found)
         self.patch_sets = self._patch_sets()
         if problems:
