@@ -1,0 +1,240 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a rehearsal fleet consists of: simulated hosts and registries as container descriptions. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+
+LABEL = "vllm-ascend-fleet.rehearsal"
+CONTENT_LABEL = "vllm-ascend-fleet.rehearsal-content"
+
+A2_BUSES = ("C1", "01", "C2", "02", "81", "41", "82", "42")
+A3_BUSES = ("9D", "9F", "99", "9B", "95", "97", "91", "93", "8D", "8F", "89", "8B", "85", "87", "81", "83")
+DUO_BUSES = ("01", "01", "02", "02", "81", "81", "82", "82")
+
+# memory: which column of npu-smi holds it; totals: MiB of the chips of one NPU; idle: what the driver itself keeps.
+PLATFORMS = {
+    "a2": {"product": "Atlas 800I A2", "chip_name": "910B3", "memory": "hbm", "phy": False, "first_npu": 0, "chips_per_npu": 1,
+           "chips": 8, "totals": (65536,), "idle": (3445, 3402), "buses": A2_BUSES, "aicores": 20, "power": 96.5},
+    "a3": {"product": "Atlas 800I A3", "chip_name": "Ascend910", "memory": "hbm", "phy": True, "first_npu": 0, "chips_per_npu": 2,
+           "chips": 16, "totals": (65536, 65536), "idle": (3430, 3188), "buses": A3_BUSES, "aicores": 20, "power": 180.2},
+    # Card ids of 310P hosts do not start at zero.
+    "310p": {"product": "Atlas 300I Duo", "chip_name": "310P3", "memory": "memory", "phy": False, "first_npu": 1, "chips_per_npu": 2,
+             "chips": 4, "totals": (44280, 43693), "idle": (1836, 1784), "buses": DUO_BUSES, "aicores": 8, "power": 16.0},
+}
+
+GEMMA4 = {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "dtype": "bfloat16"}
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "torch_dtype": "bfloat16", "max_position_embeddings": 40960,
+         "vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}
+
+
+def _gemma4(layers, full_every, hidden, heads, kv_heads, window, context, **more):
+    kinds = ["full_attention" if (layer + 1) % full_every == 0 else "sliding_attention" for layer in range(layers)]
+    text = dict({"model_type": "gemma4_text", "num_hidden_layers": layers, "layer_types": kinds, "hidden_size": hidden,
+                 "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 256, "global_head_dim": 512,
+                 "sliding_window": window, "max_position_embeddings": context, "vocab_size": 262144, "dtype": "bfloat16"}, **more)
+    return dict(GEMMA4, text_config=text)
+
+
+# Shapes as the models' own config.json states them; size in bytes of the BF16 weights, as the catalogue has it.
+MODELS = {
+    "gemma-4-E2B-it": (_gemma4(35, 5, 1536, 8, 1, 512, 131072, num_kv_shared_layers=20), 10200000000, 1),
+    "gemma-4-E4B-it": (_gemma4(42, 6, 2560, 8, 2, 512, 131072, num_kv_shared_layers=18), 16000000000, 1),
+    "gemma-4-26B-A4B-it": (_gemma4(30, 6, 2816, 16, 8, 1024, 262144, num_experts=128, top_k_experts=8,
+                                   num_global_key_value_heads=2, enable_moe_block=True), 51600000000, 2),
+    "gemma-4-31B-it": (_gemma4(60, 6, 5376, 32, 16, 1024, 262144, attention_k_eq_v=True, num_global_key_value_heads=4), 62600000000, 2),
+    "gemma-3-270m-it": ({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "num_hidden_layers": 18,
+                         "hidden_size": 640, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+                         "sliding_window": 512, "max_position_embeddings": 32768, "vocab_size": 262144,
+                         "torch_dtype": "bfloat16"}, 540000000, 1),
+    "qwen3-0.6B": (dict(QWEN3, num_hidden_layers=28, hidden_size=1024, num_attention_heads=16), 1500000000, 1),
+    "qwen3-32B": (dict(QWEN3, num_hidden_layers=64, hidden_size=5120, num_attention_heads=64), 65500000000, 17),
+}
+PLATFORM_MODELS = {
+    "a2": ("gemma-4-E2B-it", "gemma-4-E4B-it", "gemma-4-26B-A4B-it", "gemma-4-31B-it", "gemma-3-270m-it"),
+    "a3": ("gemma-4-E2B-it", "gemma-4-E4B-it", "gemma-4-26B-A4B-it", "gemma-4-31B-it", "gemma-3-270m-it"),
+    "310p": ("qwen3-0.6B", "qwen3-32B"),
+}
+
+# Of a simulated host, beside what the user sets: seen in `docker inspect` and nowhere else.
+RUN_OPTIONS = (
+    "--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
+    "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw", "--cgroupns=host",
+    "--device-cgroup-rule=c *:* rwm", "--env=container=docker",
+)
+
+
+class RehearsalError(ValueError):
+    """Bad input; the message is one sentence for the user."""
+
+
+def chips(platform, count=None):
+    """The chips of one host as npu-smi counts them; ``count`` overrides the platform's number."""
+    shape = PLATFORMS[platform]
+    count = shape["chips"] if count is None else int(count)
+    per_npu = shape["chips_per_npu"]
+    if count < per_npu or count % per_npu or count > len(shape["buses"]):
+        raise RehearsalError("rehearsal_fleet_chips is %d; a host of platform %s has %d to %d in steps of %d"
+                             % (count, platform, per_npu, len(shape["buses"]), per_npu))
+    found = []
+    for index in range(count):
+        die = index % per_npu
+        found.append({"index": index, "npu": shape["first_npu"] + index // per_npu, "chip": die, "phy": index,
+                      "bus": "0000:%s:00.0" % shape["buses"][index], "total": shape["totals"][die],
+                      "idle": shape["idle"][index % 2], "power": shape["power"], "temp": 36 + index % 4})
+    return found
+
+
+def describe_node(node):
+    """What a simulated host is told about itself (its node.json).
+
+    ``node``: name, platform, and optionally chips, driver_version, firmware_version, models, models_directory.
+    Raises RehearsalError for an unknown platform or model.
+    """
+    platform = node.get("platform")
+    if platform not in PLATFORMS:
+        raise RehearsalError("node %s: rehearsal_fleet_platform is %r; it must be one of %s"
+                             % (node["name"], platform, ", ".join(sorted(PLATFORMS))))
+    shape = PLATFORMS[platform]
+    names = node.get("models")
+    names = PLATFORM_MODELS[platform] if names is None else names
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise RehearsalError("node %s: rehearsal_fleet_models names %s; known are %s"
+                             % (node["name"], ", ".join(unknown), ", ".join(sorted(MODELS))))
+    described = {key: shape[key] for key in ("product", "chip_name", "memory", "phy", "chips_per_npu", "aicores")}
+    described.update(
+        name=node["name"], platform=platform, chips=chips(platform, node.get("chips")),
+        driver_version=str(node.get("driver_version") or "25.5.0"), firmware_version=str(node.get("firmware_version") or "7.8.0.5.216"),
+        models_directory=node.get("models_directory") or "/models",
+        models=[{"name": name, "config": MODELS[name][0], "size_bytes": MODELS[name][1], "shards": MODELS[name][2]} for name in names])
+    return described
+
+
+def driver_files(described):
+    """{path: text} of the version files that a driver and firmware package leave on a host."""
+    driver, firmware = described["driver_version"], described["firmware_version"]
+    base = "/usr/local/Ascend"
+    files = {
+        base + "/driver/version.info":
+            "Version=%s\nascendhal_version=7.35.23\naicpu_version=1.0\ntdt_version=1.0\nlog_version=1.0\nprof_version=2.0\n"
+            "dvppkernels_version=1.1\ntsfw_version=1.0\nInnerversion=V100R001C23SPC001B225\n"
+            "compatible_version=[V100R001C19],[V100R001C20],[V100R001C21],[V100R001C23]\n"
+            "compatible_version_fw=[7.0.0,8.9.9]\npackage_version=%s\n" % (driver, driver),
+        base + "/firmware/version.info":
+            "Version=%s\nfirmware_version=1.0\npackage_version=%s\n"
+            "compatible_version_drv=[23.0.0,23.0.0.],[24.0,24.0.],[24.1,24.1.],[25.0,25.0.],[25.2,25.2.],[25.3,25.3.],[25.5,25.5.],"
+            "[26.0,26.0.]\n" % (firmware, driver),
+        "/etc/ascend_install.info":
+            "UserName=HwHiAiUser\nUserGroup=HwHiAiUser\nDriver_Install_Type=full\nDriver_Install_Path_Param=%s\n"
+            "Driver_Install_For_All=no\nDriver_Install_Mode=normal\nFirmware_Install_Type=full\n"
+            "Firmware_Install_Path_Param=%s\n" % (base, base),
+    }
+    if described["memory"] == "hbm":
+        files["/etc/hccn.conf"] = "".join("address_%d=10.20.%d.%d\nnetmask_%d=255.255.0.0\n" % (
+            chip["index"], sum(described["name"].encode()) % 250, chip["index"] + 10, chip["index"]) for chip in described["chips"])
+    return files
+
+
+def node_container(node, fleet):
+    """The description of a simulated host's container.
+
+    ``fleet``: name, node_image, state_directory, registries (with address), nodes.
+    Returns {name, hostname, address, image, options, hosts, volumes, files, publish}; a file has path, mode and content or src.
+    """
+    described = describe_node(node)
+    state = fleet["state_directory"]
+    files = [{"path": path, "content": text, "mode": 0o644} for path, text in sorted(driver_files(described).items())]
+    files += [
+        {"path": "/etc/rehearsal/node.json", "content": json.dumps(described, indent=1, sort_keys=True) + "\n", "mode": 0o644},
+        {"path": "/etc/rehearsal/ca.crt", "src": state + "/ca.crt", "mode": 0o644},
+        {"path": "/root/.ssh/authorized_keys", "src": state + "/id_ed25519.pub", "mode": 0o600},
+        {"path": "/etc/ssh/ssh_host_ed25519_key", "src": "%s/host_keys/%s" % (state, node["name"]), "mode": 0o600},
+        {"path": "/etc/ssh/ssh_host_ed25519_key.pub", "src": "%s/host_keys/%s.pub" % (state, node["name"]), "mode": 0o644},
+    ]
+    for registry in fleet["registries"]:
+        name = registry["name"] if registry["port"] == 443 else "%s:%d" % (registry["name"], registry["port"])
+        files.append({"path": "/etc/docker/certs.d/%s/ca.crt" % name, "src": state + "/ca.crt", "mode": 0o644})
+    hosts = {registry["name"]: registry["address"] for registry in fleet["registries"]}
+    hosts.update({other["name"]: other["address"] for other in fleet["nodes"] if other["name"] != node["name"]})
+    return {"name": "%s-%s" % (fleet["name"], node["name"]), "hostname": node["name"], "address": node["address"],
+            "image": fleet["node_image"], "hosts": hosts, "files": files, "publish": [],
+            "volumes": {"/var/lib/docker": "%s-%s-docker" % (fleet["name"], node["name"])}, "keep_volumes": False}
+
+
+def registry_container(fleet):
+    """The description of the one container that plays all registries; images survive its re-creation in a volume."""
+    state = fleet["state_directory"]
+    upstream = [registry for registry in fleet["registries"] if registry["kind"] == "upstream"]
+    if len(upstream) != 1:
+        raise RehearsalError("rehearsal_fleet_registries has %d entries of kind upstream; exactly one is wanted" % len(upstream))
+    played = [dict(registry, store=registry["name"], prefix=registry.get("prefix") or "") for registry in fleet["registries"]]
+    # Where the controller pushes: plain HTTP on its own loopback, which every engine accepts without any trust being set up.
+    played.append({"name": "publish", "kind": "publish", "address": "0.0.0.0", "port": 5001, "store": upstream[0]["name"], "prefix": ""})
+    files = [
+        {"path": "/etc/rehearsal/node.json", "mode": 0o644,
+         "content": json.dumps({"name": "registry", "registries": played}, indent=1, sort_keys=True) + "\n"},
+        {"path": "/etc/rehearsal/registry.crt", "src": state + "/registry.crt", "mode": 0o644},
+        {"path": "/etc/rehearsal/registry.key", "src": state + "/registry.key", "mode": 0o600},
+        {"path": "/etc/rehearsal/fleet_registry_password", "src": state + "/fleet_registry_password", "mode": 0o600},
+    ]
+    return {"name": fleet["name"] + "-registry", "hostname": "registry", "address": fleet["registry_address"],
+            "image": fleet["registry_image"], "hosts": {}, "files": files,
+            "publish": ["127.0.0.1:%d:5001" % fleet["publish_port"]],
+            "volumes": {"/srv/registry": fleet["name"] + "-registry-data"}, "keep_volumes": True}
+
+
+def containers(fleet):
+    """All containers of a fleet, after checking names and addresses. ``fleet`` also has nodes and subnet."""
+    network = ipaddress.ip_network(str(fleet["subnet"]))
+    taken = {str(next(network.hosts())): "the network's gateway"}
+    named = [("registry %s" % registry["name"], registry["address"]) for registry in fleet["registries"]]
+    for who, address in named + [("node %s" % node["name"], node.get("address")) for node in fleet["nodes"]]:
+        try:
+            inside = ipaddress.ip_address(str(address)) in network
+        except ValueError:
+            raise RehearsalError("%s: %r is no IP address; every node needs an ansible_host inside %s" % (who, address, network))
+        if not inside:
+            raise RehearsalError("%s: address %s is outside rehearsal_fleet_subnet %s" % (who, address, network))
+        if address in taken:
+            raise RehearsalError("%s and %s share the address %s" % (taken[address], who, address))
+        taken[address] = who
+    return [registry_container(fleet)] + [node_container(node, fleet) for node in fleet["nodes"]]
+
+
+def run_arguments(container, network, fleet_name, content):
+    """The words after `docker create`."""
+    words = ["--name", container["name"], "--hostname", container["hostname"], "--network", network, "--ip", container["address"],
+             "--label", "%s=%s" % (LABEL, fleet_name), "--label", "%s=%s" % (CONTENT_LABEL, content), "--restart", "unless-stopped"]
+    words += RUN_OPTIONS
+    for name, address in sorted(container["hosts"].items()):
+        words += ["--add-host", "%s:%s" % (name, address)]
+    for target, volume in sorted(container["volumes"].items()):
+        words += ["--volume", "%s:%s" % (volume, target)]
+    for published in container["publish"]:
+        words += ["--publish", published]
+    return words + [container["image"], "/sbin/init"]
+
+
+def content_hash(container, image_id, file_hashes):
+    """The identity of a container: another hash means that it has to be made anew.
+
+    ``file_hashes``: {path: sha256 of what goes there}. Returns 64 hex digits.
+    """
+    told = {key: container[key] for key in ("name", "hostname", "address", "hosts", "publish", "volumes")}
+    told.update(image=image_id, options=RUN_OPTIONS, files=file_hashes, modes={file["path"]: file["mode"] for file in container["files"]})
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def directory_hash(files, arguments):
+    """The identity of an image build: ``files`` is {relative path: (mode, bytes)}, ``arguments`` the build arguments."""
+    digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode("utf-8"))
+    for path in sorted(files):
+        mode, content = files[path]
+        digest.update(("\0%s\0%o\0%d\0" % (path, mode & 0o777, len(content))).encode("utf-8"))
+        digest.update(content)
+    return digest.hexdigest()
