@@ -68,7 +68,7 @@ def reason(done: Run, why: str) -> str:
     """Why it failed, where the whole output is, and the lines of it that speak of errors, or the last ones."""
     lines = done.output.splitlines()
     errors = [line for line in lines if re.match(r"(ERROR|FAILED|fatal:|\[ERROR\]|CRITICAL)", line)]
-    return "\n".join([f"{why}; {done.log}"] + (errors[-25:] or lines[-25:]))
+    return "\n".join([f"{why}; {done.log}"] + errors[-25:] + ["..."] * bool(errors) + lines[-12 if errors else -25:])
 
 
 def one(name: str, done: Run, complaint: str = "") -> Result:
