@@ -1,9 +1,56 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What to put back when a release was not proven, and how a host ended."""
+"""What is installed, what to put back when a release was not proven, and how a host ended."""
 
 from __future__ import annotations
+
+
+PATCH_SET_LABEL = "vllm-ascend-fleet.patch-set"
+
+
+def installed(survey, model="", previous=False):
+    """The instances of ours that a survey found on a host, as their manifests.
+
+    :param str model: only instances of this model, or of this name; empty for all.
+    :param bool previous: only those that have a release to go back to.
+    :returns: a list of manifests in the order of their names, each with "release": {"id"} and "unit_state".
+    """
+    result = []
+    for name, found in sorted(((survey or {}).get("instances") or {}).items()):
+        manifest = dict(found.get("manifest") or {}, name=name)
+        if (model and model not in (name, manifest.get("model"))) or (previous and not found.get("previous")):
+            continue
+        manifest.update(release={"id": found.get("release")}, unit_state=found.get("unit") or {})
+        result.append(manifest)
+    return result
+
+
+def our_images(survey):
+    """References of the images on a host that exist because of us: those we built, and those that our instances name.
+
+    Images that a base was pulled for are not ours to judge and stay.
+    """
+    named = set(manifest.get("image_reference") for manifest in installed(survey))
+    result = set()
+    for image in (survey or {}).get("images") or []:
+        digests = image.get("digests") or []
+        if PATCH_SET_LABEL in (image.get("labels") or {}) or named & set(digests):
+            result.update(digests)
+            result.update(image.get("tags") or [])
+    return sorted(result)
+
+
+def secrets(instances, api_key):
+    """{instance name: {"VLLM_API_KEY": key}} for the instances that have a secret; {} without a key."""
+    return dict((name, {"VLLM_API_KEY": key}) for name, key in api_keys(instances, api_key).items())
+
+
+def api_keys(instances, api_key):
+    """{instance name: key} for the instances that have a secret; {} without a key."""
+    if not api_key:
+        return {}
+    return dict((instance["name"], api_key) for instance in instances if instance.get("secret"))
 
 
 def to_revert(instances, found, released, proven):

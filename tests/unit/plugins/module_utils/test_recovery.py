@@ -45,3 +45,31 @@ def test_every_instance_of_the_plan_has_an_outcome():
 def test_the_key_is_named_not_shown():
     assert "$VLLM_API_KEY" in recovery.curl("::1", instance("m", secret=True))
     assert "[::1]:8000" in recovery.curl("::1", instance("m"))
+
+
+SURVEY = {
+    "instances": {
+        "b": {"release": "r2", "previous": "r1", "manifest": {"name": "b", "model": "B", "image_reference": "r:5000/x@sha256:1"}, "unit": {"active_state": "active"}},
+        "a": {"release": "r1", "previous": None, "manifest": None, "unit": None}},
+    "images": [
+        {"digests": ["r:5000/x@sha256:1"], "tags": [], "labels": {}},
+        {"digests": ["r:5000/y@sha256:2"], "tags": ["y:1"], "labels": {"vllm-ascend-fleet.patch-set": "f"}},
+        {"digests": ["quay.io/z@sha256:3"], "tags": ["z:1"], "labels": {}}]}
+
+
+def test_what_is_installed_is_told_by_its_manifest():
+    assert [m["name"] for m in recovery.installed(SURVEY)] == ["a", "b"]
+    assert [m["name"] for m in recovery.installed(SURVEY, "B")] == ["b"]
+    assert [m["name"] for m in recovery.installed(SURVEY, "", True)] == ["b"]
+    assert recovery.installed(SURVEY, "b")[0]["release"] == {"id": "r2"}
+    assert recovery.installed({"unreachable": True}) == []
+
+
+def test_images_of_others_are_not_ours():
+    assert recovery.our_images(SURVEY) == ["r:5000/x@sha256:1", "r:5000/y@sha256:2", "y:1"]
+
+
+def test_only_instances_with_a_secret_get_the_key():
+    instances = [{"name": "a", "secret": True}, {"name": "b", "secret": False}]
+    assert recovery.secrets(instances, "k") == {"a": {"VLLM_API_KEY": "k"}}
+    assert recovery.api_keys(instances, None) == {}

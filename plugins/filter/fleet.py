@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter vllm_ascend.fleet.to_revert."""
+"""Registers the filters of the collection; each is documented in a file of its name beside this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery
 
 
 class FilterModule:
-    """Registers the filter."""
+    """Registers the filters."""
 
     def filters(self):
-        return {"to_revert": recovery.to_revert}
+        return {name: getattr(recovery, name) for name in ("to_revert", "installed", "our_images", "secrets", "api_keys")}
