@@ -53,7 +53,8 @@ def normalise(instances, state, secrets):
         unit = instance.get("unit") or "vllm-ascend-%s.service" % name
         container = instance.get("container") or "vllm-ascend-%s" % name
         if not _UNIT.match(unit) or not _UNIT.match(container + ".service"):
-            raise ReleaseError("instance '%s': unit %r and container %r must be plain names, the unit's ending in .service" % (name, unit, container))
+            raise ReleaseError("instance '%s': unit %r and container %r must be plain names, the unit's ending in .service" % (
+                name, unit, container))
         entry = {"name": name, "unit": unit, "container": container, "release": None, "secret_text": None,
                  "stop_timeout_s": float(instance.get("stop_timeout_s") or 600)}
         if state == "present":

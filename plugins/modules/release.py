@@ -224,7 +224,9 @@ class Host:
         """Run systemctl; with a ``purpose`` a failure raises ReleaseError that begins with it."""
         result = container_cli.run([self.params["systemctl"]] + args, timeout_s)
         if purpose and result["rc"] != 0:
-            reason = "no end after %.0f s" % timeout_s if result["timed_out"] else container_cli.last_line(result["stderr"]) or "exit %s" % result["rc"]
+            reason = container_cli.last_line(result["stderr"]) or "exit %s" % result["rc"]
+            if result["timed_out"]:
+                reason = "no end after %.0f s" % timeout_s
             raise domain.ReleaseError("%s failed: %s" % (purpose, reason), result)
         return result
 
@@ -250,8 +252,8 @@ class Host:
         gone = ("no such container", "no container with name", "no such object")
         complaints = [line for line in result["stderr"].splitlines() if line.strip() and not any(text in line.lower() for text in gone)]
         if result["rc"] != 0 and (complaints or not result["stderr"].strip()):
-            raise domain.ReleaseError("%s does not answer: %s" % (self.engine.name, container_cli.last_line(result["stderr"]) or "exit %s" % result["rc"]),
-                                      result)
+            reason = container_cli.last_line(result["stderr"]) or "exit %s" % result["rc"]
+            raise domain.ReleaseError("%s does not answer: %s" % (self.engine.name, reason), result)
         found = {}
         for data in json.loads(result["stdout"].strip() or "[]"):
             config = data.get("Config") or {}
@@ -377,11 +379,13 @@ def with_previous(host, wanted, instances):
         if asked[entry["name"]] and asked[entry["name"]] == current:
             target = current
         if target is None:
-            raise domain.ReleaseError("instance '%s' has no previous release on this host (current is %s), so there is nothing to return to" % (
-                entry["name"], current or "none"))
+            raise domain.ReleaseError(
+                "instance '%s' has no previous release on this host (current is %s), so there is nothing to return to" % (
+                    entry["name"], current or "none"))
         files = host.release_files(entry, target)
         if entry["unit"] not in files or "environment" not in files:
-            raise domain.ReleaseError("instance '%s': previous release %s in %s is incomplete" % (entry["name"], target, path["releases"]))
+            raise domain.ReleaseError("instance '%s': previous release %s in %s is incomplete" % (
+                entry["name"], target, path["releases"]))
         entry["release"] = {"id": target, "files": files}
         # Secrets have no releases: the one in force stays.
         entry["secret_text"] = read_text(path["secret"])
@@ -499,12 +503,13 @@ def absent(host, wanted, check_mode):
         text = read_unit(path["unit"])
         ours = text is not None and text.startswith(domain.MARKER)
         left = host.our_containers(name)
-        checks = [("stop and disable " + entry["unit"], ours and (unit.get("ActiveState") != "inactive" or unit.get("UnitFileState") == "enabled")),
+        active = ours and (unit.get("ActiveState") != "inactive" or unit.get("UnitFileState") == "enabled")
+        checks = [("stop and disable " + entry["unit"], active),
                   ("remove unit " + entry["unit"], ours),
                   ("remove %d container(s) of %s" % (len(left), name), bool(left)),
                   ("remove the secret of " + name, os.path.lexists(path["secret"])),
                   ("remove the releases of " + name, os.path.lexists(path["home"]))]
-        entry["ours"], entry["active"] = ours, checks[0][1]
+        entry["ours"], entry["active"] = ours, active
         actions[name] = [sentence for sentence, needed in checks if needed]
         if ours:
             diff.append({"before_header": path["unit"], "after_header": path["unit"], "before": text, "after": ""})
@@ -536,7 +541,8 @@ def remove(host, wanted):
         remove_file(path["secret"])
         if os.path.isdir(path["home"]):
             shutil.rmtree(path["home"])
-    for folder in (os.path.join(host.params["state_directory"], "instances"), host.params["state_directory"], host.params["secret_directory"]):
+    state = host.params["state_directory"]
+    for folder in (os.path.join(state, "instances"), state, host.params["secret_directory"]):
         if os.path.isdir(folder) and not os.listdir(folder):
             os.rmdir(folder)
 
@@ -548,7 +554,8 @@ def switch_running(host, wanted, state, check_mode):
     for entry in wanted:
         unit = units[entry["unit"]]
         if unit.get("LoadState") != "loaded":
-            raise domain.ReleaseError("instance '%s': unit %s is not installed (load state '%s')" % (entry["name"], entry["unit"], unit.get("LoadState")))
+            raise domain.ReleaseError("instance '%s': unit %s is not installed (load state '%s')" % (
+                entry["name"], entry["unit"], unit.get("LoadState")))
         running = domain.is_running({"systemd": unit})
         actions[entry["name"]] = []
         if running != (state == "started"):
@@ -580,7 +587,8 @@ def run(params, check_mode):
         answer = instances[entry["name"]]
         if check_mode and entry["release"] and answer["release"] != entry["release"]["id"]:
             answer.update(release=entry["release"]["id"], previous=answer["release"] or answer["previous"])
-    return {"changed": changed, "diff": diff, "actions": [text for entry in wanted for text in actions[entry["name"]]], "instances": instances}
+    sentences = [text for entry in wanted for text in actions[entry["name"]]]
+    return {"changed": changed, "diff": diff, "actions": sentences, "instances": instances}
 
 
 def main():

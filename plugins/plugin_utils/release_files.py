@@ -106,7 +106,8 @@ def _unit(instance, engine, engine_path, state_directory, template_dir):
         capabilities=instance.get("capabilities") or CAPABILITIES, memory_limit=instance.get("memory_limit"),
         secret_file="%s/%s.secret" % (domain.SECRET_DIRECTORY, instance["name"]) if instance.get("secret") else None,
         instance_label=domain.INSTANCE_LABEL, release_label=domain.RELEASE_LABEL,
-        clear_stale=["/bin/sh", "-c", CLEAR_STALE, "sh", engine_path, instance["container"], instance["name"], str(instance["stop_timeout_s"])],
+        clear_stale=["/bin/sh", "-c", CLEAR_STALE, "sh", engine_path, instance["container"], instance["name"],
+                     str(instance["stop_timeout_s"])],
         with_library_path=["/bin/sh", "-c", WITH_LIBRARY_PATH, "sh"])
 
     def text(release):

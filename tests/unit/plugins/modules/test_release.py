@@ -82,7 +82,8 @@ if args[:2] == ["container", "inspect"]:
             missing += "Error: No such container: %%s\n" %% name
             continue
         labels = {"vllm-ascend-fleet.instance": one["instance"], "vllm-ascend-fleet.release": one["release"]}
-        found.append({"Name": "/" + name, "Config": {"Labels": labels if one["instance"] else None, "Image": "image"}, "State": {"Running": one["running"]}})
+        config = {"Labels": labels if one["instance"] else None, "Image": "image"}
+        found.append({"Name": "/" + name, "Config": config, "State": {"Running": one["running"]}})
     done(1 if missing else 0, json.dumps(found) + "\n", missing)
 if args[0] == "ps":
     wanted = args[-1].rsplit("=", 1)[1]
@@ -128,8 +129,10 @@ class World:
         return calls
 
     def run(self, instances, check_mode=False, **params):
-        params = dict({"state": "present", "secrets": {}, "keep": 3, "engine": "docker", "engine_path": self.path("docker"), "systemctl": self.path("systemctl"),
-                       "state_directory": self.path("state"), "unit_directory": self.path("units"), "secret_directory": self.path("secrets")}, **params)
+        params = dict({
+            "state": "present", "secrets": {}, "keep": 3, "engine": "docker", "engine_path": self.path("docker"),
+            "systemctl": self.path("systemctl"), "state_directory": self.path("state"), "unit_directory": self.path("units"),
+            "secret_directory": self.path("secrets")}, **params)
         return module.run(dict(params, instances=instances), check_mode)
 
     def tree(self):
