@@ -19,11 +19,11 @@ venv: .venv/.test ## make .venv from the locked requirements
 	@.ci/venv test
 
 demo: .venv/.run ## bring up the rehearsal fleet and deploy the four Gemma 4 models on it
-	ansible-playbook playbooks/rehearse.yml
+	ansible-playbook playbooks/rehearse.yml -i inventories/rehearsal
 	ansible-playbook deploy_gemma4.yml -i inventories/rehearsal
 
 demo-clean: .venv/.run ## remove every trace of the rehearsal fleet
-	ansible-playbook playbooks/rehearse.yml -e rehearsal_fleet_state=absent
+	ansible-playbook playbooks/rehearse_clean.yml -i inventories/rehearsal
 
 test: .venv/.test ## run everything that CI runs; ends with the counts and leaves the rehearsal fleet up
 	@python tests/run.py $(TIERS)
