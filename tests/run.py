@@ -68,7 +68,7 @@ def reason(done: Run, why: str) -> str:
     """Why it failed, where the whole output is, and the lines of it that speak of errors, or the last ones."""
     lines = done.output.splitlines()
     errors = [line for line in lines if re.match(r"(ERROR|FAILED|fatal:|\[ERROR\]|CRITICAL)", line)]
-    return "\n".join([f"{why}; {done.log}"] + errors[-25:] + ["..."] * bool(errors) + lines[-12 if errors else -25:])
+    return "\n".join([f"{why}; {done.log}"] + errors[:40] or lines[-25:])
 
 
 def one(name: str, done: Run, complaint: str = "") -> Result:
@@ -209,6 +209,7 @@ def package() -> Iterator[Result]:
     """The built artifact: what is in it, and that every playbook and document loads from the checkout and from the installed collection."""
     paths = LOGS / "installed"
     installed = ansible_test.build(paths)
+    (paths / "ansible.cfg").write_text("")
     with tarfile.open(next(paths.glob("*.tar.gz"))) as archive:
         stray = [name for name in archive.getnames() if re.match(r"(collections|inventories|molecule|prod|reports|\.)", name)]
     yield Result("tarball holds only the collection", int(not stray), int(bool(stray)), note=", ".join(stray[:10]))
@@ -217,10 +218,8 @@ def package() -> Iterator[Result]:
     play = [BIN / "ansible-playbook", "--syntax-check"]
     for name in playbooks:
         yield one(f"checkout: playbooks/{name}.yml", run(f"package-checkout-{name}", play + [f"playbooks/{name}.yml", "-i", "inventories/prod"]))
-        done = run(
-            f"package-installed-{name}", play + [f"{FLEET}.{name}", "-i", ROOT / "inventories" / "prod"],
-            cwd=paths, ANSIBLE_COLLECTIONS_PATH=str(paths), ANSIBLE_CONFIG=os.devnull,
-        )
+        command = play + [f"{FLEET}.{name}", "-i", ROOT / "inventories" / "prod"]
+        done = run(f"package-installed-{name}", command, cwd=paths, ANSIBLE_COLLECTIONS_PATH=str(paths))
         yield one(f"installed: {FLEET}.{name}", done)
     for path in sorted(ROOT.glob("deploy_*.yml")):
         yield one(f"checkout: {path.name} -i prod", run(f"package-{path.stem}", play + [path.name, "-i", "prod"]))
@@ -230,7 +229,7 @@ def package() -> Iterator[Result]:
     for kind in ("module", "role"):
         names = [f"{FLEET}.{name}" for which, name in documents if which == kind]
         if names:
-            done = run(f"package-doc-{kind}", [BIN / "ansible-doc", "-t", kind] + names, cwd=paths, ANSIBLE_COLLECTIONS_PATH=str(paths), ANSIBLE_CONFIG=os.devnull)
+            done = run(f"package-doc-{kind}", [BIN / "ansible-doc", "-t", kind] + names, cwd=paths, ANSIBLE_COLLECTIONS_PATH=str(paths))
             complaint = ", ".join(name for name in names if name.upper() not in done.output.upper())
             yield one(f"ansible-doc of {len(names)} {kind}s", done, f"no documentation of {complaint}" if complaint else "")
 
