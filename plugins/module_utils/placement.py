@@ -31,9 +31,12 @@ def foreign_use(chip, own_containers=(), idle_hbm_mib=None):
     foreign = [name for name in chip.get("holders") or [] if name not in own_containers]
     if foreign:
         return "held by container %s" % ", ".join(foreign)
+    processes = [p for p in chip.get("processes") or [] if not p.get("container") or p["container"] not in own_containers]
     if chip.get("holders"):
-        return None
-    processes = chip.get("processes") or []
+        # A process that no container explains is ours on a chip of ours: npu-smi shows the pid of another namespace at times.
+        processes = [p for p in processes if p.get("container")]
+        if not processes:
+            return None
     if processes:
         return "used by " + ", ".join("pid %s (%s)" % (p.get("pid"), p.get("name") or "name not shown") for p in processes)
     used, total = chip.get("hbm_used_mib"), chip.get("hbm_total_mib")

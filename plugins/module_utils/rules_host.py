@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import failed, numbers, passed, rule_in, unsure
 
@@ -15,11 +15,11 @@ rule = rule_in(RULES)
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 GIB = 1024.0 ** 3
-# Other software that hands out NPUs, by a piece of a running container's name or image.
+# Other software that hands out NPUs, by a word in the name or image of a running container.
 MANAGERS = (
-    ("ascend-device-plugin", "the Kubernetes device plugin for Ascend"), ("ascend-k8sdeviceplugin", "the Kubernetes device plugin for Ascend"),
-    ("hami", "HAMi"), ("gpustack", "GPUStack"), ("clusterd", "MindCluster"), ("noded", "MindCluster"),
-    ("ascend-operator", "MindCluster"), ("container-manager", "MindCluster container-manager"), ("mindio", "MindCluster"),
+    ("ascend-device-plugin", "Kubernetes device plugin"), ("ascend-k8sdeviceplugin", "Kubernetes device plugin"), ("hami", "HAMi"),
+    ("gpustack", "GPUStack"), ("clusterd", "MindCluster"), ("noded", "MindCluster"), ("ascend-operator", "MindCluster"),
+    ("container-manager", "MindCluster"),
 )
 
 
@@ -126,23 +126,26 @@ def engine_present(view):
 
 
 @rule("engine.version", "The engine lets programs of the images start threads", after=("engine.present",),
-      bounds={"docker": "20.10.10", "podman": "3.4"},
+      bounds={"docker": "20.10.10", "podman": "3.4", "containerd": "1.6"},
       why="The images carry glibc 2.35 or later; older engines answer its clone3 call with 'Operation not permitted', "
           "seen as OpenBLAS pthread_create failures or \"can't start new thread\". Privileged containers are not the answer.",
-      source="vllm-ascend FAQ 21 and moby change 42681 (docker 20.10.10, containerd 1.6); podman 3.4 of Ubuntu 22.04 runs the same glibc")
+      source="vllm-ascend FAQ 21, moby change 42681, openEuler containerd pull request 195; podman 3.4 of Ubuntu 22.04 runs the same glibc")
 def engine_version(view):
-    name, version = view.read("engine.name"), view.read("engine.version")
-    minimum = view.bounds.get(name)
-    if minimum is None:
-        yield unsure("%s %s" % (name, version), "docker or podman", "set fleet_container_engine: docker")
-        return
-    expected = "%s %s or later" % (name, minimum)
-    if not numbers(version):
-        yield unsure("%s %s" % (name, version), expected, "%s version" % name)
-    elif numbers(version) < numbers(minimum):
-        yield failed("%s %s" % (name, version), expected, "upgrade %s (with containerd 1.6 or later for docker) from the distribution's packages" % name)
-    else:
-        yield passed("%s %s" % (name, version), expected)
+    name = view.read("engine.name")
+    parts = [(name, view.read("engine.version"))]
+    if view.peek("engine.containerd_version"):
+        parts.append(("containerd", view.peek("engine.containerd_version")))
+    for part, version in parts:
+        minimum = view.bounds.get(part)
+        found, expected = "%s %s" % (part, version), "%s %s or later" % (part, minimum)
+        if minimum is None:
+            yield unsure(found, "docker or podman", "set fleet_container_engine: docker")
+        elif not numbers(version):
+            yield unsure(found, expected, "%s version" % name)
+        elif numbers(version) < numbers(minimum):
+            yield failed(found, expected, "upgrade %s from the distribution's packages" % part)
+        else:
+            yield passed(found, expected)
 
 
 @rule("engine.storage", "The engine's storage has room for the images", after=("engine.present",),
@@ -156,9 +159,11 @@ def engine_storage(view):
     present = set(d.rsplit("@", 1)[-1] for image in view.peek("images") or [] for d in image.get("digests") or [])
     missing = set(i.get("image_reference") or i.get("image") for i in view.instances
                   if str(i.get("image_reference")).rsplit("@", 1)[-1] not in present)
-    need = (view.bounds["free_gib"] if missing else 0) + view.bounds["reserve_gib"] * (not missing)
+    need = view.bounds["free_gib" if missing else "reserve_gib"]
     expected = "%s GiB and %s inodes free in %s%s" % (need, view.bounds["free_inodes"], root, "" if missing else ", the images are there")
-    if free is None:
+    if space.get("read_only"):
+        yield failed("%s is mounted read-only" % root, expected, "findmnt -T %s; dmesg | tail; mount -o remount,rw once the disk is sound" % root)
+    elif free is None:
         yield unsure("free space of %s is not known" % root, expected, "df -h %s" % root)
     elif free < need * GIB:
         yield failed("%.1f GiB free in %s" % (free / GIB, root), expected,
@@ -176,28 +181,59 @@ def engine_storage(view):
 def container_name(view):
     by_name = dict((c.get("name"), c) for c in view.read("containers"))
     for instance in view.instances:
-        found = by_name.get(instance["container"])
-        expected = "no container %s, or one of ours" % instance["container"]
-        owner = (found or {}).get("labels") or {}
-        if found and owner.get(INSTANCE_LABEL) != instance["name"]:
-            yield failed("container %s (%s, image %s) is not ours" % (instance["container"], found.get("state"), found.get("image")), expected,
-                         "%s rename %s %s-old, or give the instance another name" % (
-                             view.peek("engine.name") or "docker", instance["container"], instance["container"]), instance["name"])
+        name, found = instance["container"], by_name.get(instance["container"])
+        expected = "no container %s, or one of ours" % name
+        if found and (found.get("labels") or {}).get(INSTANCE_LABEL) != instance["name"]:
+            yield failed("container %s (%s, image %s) is not ours" % (name, found.get("state"), found.get("image")), expected,
+                         "%s rename %s %s-old, or give the instance another name" % (view.peek("engine.name") or "docker", name, name),
+                         instance["name"])
         else:
-            yield passed("%s is free or ours" % instance["container"], expected, instance["name"])
+            yield passed("%s is free or ours" % name, expected, instance["name"])
 
 
 @rule("host.foreign_manager", "No other software hands out the NPUs",
       why="Two managers give the same chip away twice; the second user fails with -8020 or breaks the first.",
       source="one NPU belongs to one container at a time (vllm-ascend issues 632, 2698)")
 def foreign_manager(view):
-    seen = []
+    seen = ["Kubernetes device plugin (%s)" % path for path in view.peek("device_plugins") or []]
     for container in view.read("containers"):
         text = "%s %s" % (container.get("name"), container.get("image"))
-        title = next((title for piece, title in MANAGERS if fnmatch.fnmatch(text.lower(), "*%s*" % piece)), None)
+        title = next((title for word, title in MANAGERS if re.search(r"(?<![a-z0-9])%s(?![a-z0-9])" % word, text.lower())), None)
         if title and container.get("state") == "running" and INSTANCE_LABEL not in (container.get("labels") or {}):
             seen.append("%s (container %s)" % (title, container.get("name")))
     if seen:
-        yield failed("; ".join(sorted(seen)), "none", "let one of them own this host: stop it, or take %s out of the inventory" % view.host)
+        yield failed("; ".join(sorted(seen)), "none",
+                     "let one of them own this host: stop it, or take %s out of the inventory" % view.host)
     else:
         yield passed("none seen", "none")
+
+
+@rule("host.selinux", "SELinux lets containers read what is mounted into them", after=("engine.present",),
+      why="A denied mount shows as missing files inside the container. SELinux is never switched off for it.",
+      source="container-selinux: containers of type container_t read only what is labelled for them")
+def selinux(view):
+    state = view.read("host.selinux")
+    expected = "disabled, permissive, or an engine that does not confine"
+    confines = view.peek("engine.name") == "podman" or any("selinux" in option for option in view.peek("engine.security_options") or [])
+    if state == "enforcing" and confines:
+        paths = sorted(set(instance["weights"]["path"] for instance in view.instances))
+        yield unsure("enforcing, and %s confines containers" % view.peek("engine.name"), expected,
+                     "chcon -R -t container_file_t %s; ausearch -m avc -ts recent after a start; then waive host.selinux with the reason" % " ".join(paths))
+    else:
+        yield passed(state, expected)
+
+
+@rule("host.proxies", "Requests to this host itself do not go through a proxy",
+      why="curl and other probes of 127.0.0.1 follow http_proxy and report a server that answers as broken.",
+      source="http_proxy, https_proxy, all_proxy and no_proxy in the environment and /etc/environment")
+def proxies(view):
+    found = view.read("host.proxies")
+    used = [name for name in ("http_proxy", "all_proxy") if found.get(name)]
+    spared = [item.strip() for item in (found.get("no_proxy") or "").split(",")]
+    expected = "127.0.0.1 and localhost in no_proxy when there is a proxy"
+    absent = [name for name in ("127.0.0.1", "localhost") if name not in spared and "*" not in spared]
+    if used and absent:
+        yield failed("%s is set, no_proxy lacks %s" % (", ".join(used), " and ".join(absent)), expected,
+                     "set no_proxy=%s in /etc/environment" % ",".join([item for item in spared if item] + absent))
+    else:
+        yield passed("no proxy in the way", expected)

@@ -49,6 +49,8 @@ def smi(view):
                      "timeout 60 npu-smi info; when it hangs: look for a process in state D (ps -eo pid,stat,args) and reboot")
     elif not tool.get("path"):
         yield failed("npu-smi is not installed", expected, REMEDY_BY_KIND["command-not-found"])
+    elif "not executable" in str(info.get("reason")):
+        yield failed("%s is not executable" % tool["path"], expected, "chmod 0755 %s; reinstall the Ascend HDK driver when that is not it" % tool["path"])
     elif info.get("error"):
         found = "npu-smi: %s%s" % (info.get("kind"), " (%s)" % info["ret"] if info.get("ret") is not None else "")
         remedy = REMEDY_BY_CODE.get(info.get("ret")) or REMEDY_BY_KIND.get(info.get("kind"))
@@ -129,7 +131,7 @@ def chip_healthy(view):
       why="One NPU serves one container at a time; a second one fails with -8020, ret 87 or too little free memory.",
       source="vllm-ascend issues 632 and 2698; idle memory of each chip from public npu-smi tables")
 def chip_free(view):
-    labels = dict((c.get("name"), c.get("labels") or {}) for c in view.peek("containers") or [])
+    labels = dict((c.get("name"), c.get("labels") or {}) for c in view.read("containers"))
     for instance in view.instances:
         own = [name for name, label in labels.items() if label.get(INSTANCE_LABEL) == instance["name"]]
         taken = False
@@ -159,17 +161,27 @@ def _release(chip, own, labels, engine):
 @rule("npu.device_node", "Planned chips have their device files", after=("npu.smi", "npu.chips_present"),
       why="A container gets a chip through its device file and three shared ones.", source="vllm-ascend installation page, docker run --device")
 def device_node(view):
-    present = view.read("devices")
+    present, nodes = view.read("devices"), view.peek("device_nodes") or {}
     for instance in view.instances:
         wanted = davinci(instance) + list(instance.get("common_devices") or view.platform.get("common_devices") or [])
         absent = [path for path in wanted if path not in present]
         absent += [c["device"] for c in view.wanted_chips(instance) if c.get("device_present") is False and c["device"] not in absent]
+        odd = [path for path in wanted if path in nodes and not _usable(nodes[path])]
         expected = "all of %d device files" % len(wanted)
-        if absent:
+        if odd:
+            yield failed("unusable: " + ", ".join("%s (mode %s%s)" % (
+                path, nodes[path].get("mode"), "" if nodes[path].get("character") else ", no character device") for path in odd),
+                expected, "ls -l %s; a driver device is a character device of HwHiAiUser, mode 0660: load the driver again (reboot)" % " ".join(odd),
+                instance["name"])
+        elif absent:
             yield failed("missing: " + ", ".join(absent), expected, "lsmod | grep -e drv_devdrv -e davinci; load the driver (reboot) or repair it",
                          instance["name"])
         else:
             yield passed("all there", expected, instance["name"])
+
+
+def _usable(node):
+    return node.get("character") and int(node.get("mode") or "0", 8) & 0o600 == 0o600
 
 
 @rule("npu.reboot_pending", "The driver in use is the installed one", after=("npu.smi",),

@@ -179,6 +179,10 @@ def weights(view):
             yield failed("%s does not exist" % path, expected, download, instance["name"])
         elif state.get("error") or state.get("config") is None:
             yield failed("%s: %s" % (path, state.get("error") or "no readable config.json"), expected, download, instance["name"])
+        elif state.get("missing_files") or state.get("small_files"):
+            bad = (state.get("missing_files") or []) + (state.get("small_files") or [])
+            yield failed("%s: missing or a few bytes long: %s%s" % (path, ", ".join(bad[:3]), " and %d more" % (len(bad) - 3) if len(bad) > 3 else ""),
+                         expected, download, instance["name"])
         elif total and size is not None and size < total:
             yield failed("%s holds %.1f GB, its index lists %.1f GB" % (path, size / GB, total / GB), expected, download, instance["name"])
         else:
@@ -310,6 +314,25 @@ def model_supported(view):
             yield failed("%s with vllm-ascend %s and no patch set" % (kind, plugin),
                          "vllm-ascend %s or a patch set (%s)" % (native["vllm_ascend"], native["source"]),
                          "set patch_set for %s" % instance["name"], instance["name"])
+
+
+@rule("instance.quantization", "Quantised weights and --quantization ascend come together", after=("instance.weights",),
+      why="Without the option the weights are read as plain ones ('KeyError ... q_proj.weight'); with it plain ones have no quantiser.",
+      source="vllm-ascend issues 619, 4293: quant_model_description.json is written by ModelSlim")
+def quantization(view):
+    for instance in view.instances:
+        path = instance["weights"]["path"]
+        described = ((view.peek("weights") or {}).get(path) or {}).get("quantization_description")
+        asked = (instance.get("options") or {}).get("quantization") == "ascend"
+        expected = "quantization: ascend if and only if there is a quant_model_description.json"
+        if described is None or bool(described) == asked:
+            yield passed("quantised" if asked else "not quantised", expected, instance["name"])
+        elif asked:
+            yield failed("quantization: ascend, and no quant_model_description.json in %s" % path, expected,
+                         "take quantization out of the arguments of %s, or fetch the ModelSlim weights" % instance["name"], instance["name"])
+        else:
+            yield failed("%s has a quant_model_description.json and quantization is not set" % path, expected,
+                         "set arguments: {quantization: ascend} for %s" % instance["name"], instance["name"])
 
 
 @rule("instance.dtype_310p", "310P computes in float16 and runs eager", after=("npu.family_supported",),

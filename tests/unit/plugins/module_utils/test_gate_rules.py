@@ -66,9 +66,29 @@ BROKEN = {
     "no inodes": (A2, [("survey.paths./var/lib/docker.free_inodes", 12)], "engine.storage", "fail", None, "12 inodes", "df -i"),
     "data root unseen": (A2, [("survey.paths./var/lib/docker", None)], "engine.storage", "unknown", None, "not known", "df -h"),
     "foreign name": (A2, [("survey.containers", [container("vllm-ascend-" + E2B)])], "engine.container_name", "fail", E2B, "not ours", "rename"),
-    "gpustack": (A2, [("survey.containers", [container("gpustack-worker", "gpustack/gpustack:v2")])], "host.foreign_manager", "fail", None, "GPUStack", "stop it"),
-    "device plugin": (A2, [("survey.containers", [container("k8s_device_x", "swr/ascend-k8sdeviceplugin:v6")])], "host.foreign_manager", "fail", None,
+    "gpustack": (A2, [("survey.containers", [container("worker", "gpustack/gpustack:v2")])], "host.foreign_manager", "fail", None,
+                 "GPUStack (container worker)", "stop it"),
+    "device plugin": (A2, [("survey.containers", [container("k8s_x", "swr/ascend-k8sdeviceplugin:v6")])], "host.foreign_manager", "fail", None,
                       "Kubernetes", "inventory"),
+    "device plugin socket": (A2, [("survey.device_plugins", ["/var/lib/kubelet/device-plugins/Ascend910.sock"])], "host.foreign_manager", "fail",
+                             None, "Ascend910.sock", "inventory"),
+    "selinux": (A2, [("survey.host.selinux", "enforcing"), ("survey.engine.security_options", ["name=selinux"])], "host.selinux", "unknown", None,
+                "enforcing", "chcon -R -t container_file_t /models/gemma"),
+    "proxy": (A2, [("survey.host.proxies", {"http_proxy": "http://proxy:3128", "no_proxy": "localhost,.lan"})], "host.proxies", "fail", None,
+              "no_proxy lacks 127.0.0.1", "no_proxy=localhost,.lan,127.0.0.1"),
+    "old containerd": (A2, [("survey.engine.containerd_version", "1.5.9")], "engine.version", "fail", None, "containerd 1.5.9", "upgrade containerd"),
+    "read-only root": (A2, [("survey.paths./var/lib/docker.read_only", True)], "engine.storage", "fail", None, "read-only", "remount"),
+    "not executable": (A2, smi(error=True, kind="permission-denied", reason="/x/npu-smi: not executable", chips=[]), "npu.smi", "fail", None,
+                       "not executable", "chmod 0755"),
+    "device mode": (A2, [("survey.device_nodes./dev/davinci0.mode", "0060")], "npu.device_node", "fail", E2B, "/dev/davinci0 (mode 0060)", "HwHiAiUser"),
+    "a file for a device": (A2, [("survey.device_nodes./dev/davinci0.character", False)], "npu.device_node", "fail", E2B, "no character device", "reboot"),
+    "shard missing": (A2, [("survey.weights./models/gemma-4-31B-it.missing_files", ["model-00002-of-00002.safetensors"])], "instance.weights", "fail",
+                      DENSE, "model-00002-of-00002.safetensors", "download"),
+    "pointer": (A2, [("survey.weights./models/gemma-4-31B-it.small_files", ["model-00001-of-00002.safetensors"])], "instance.weights", "fail",
+                DENSE, "a few bytes long", "download"),
+    "quantised unasked": (A2, [("survey.weights./models/gemma-4-31B-it.quantization_description", True)], "instance.quantization", "fail", DENSE,
+                          "quant_model_description.json", "quantization: ascend"),
+    "quantised in name": (A2, [(at(DENSE, "options.quantization"), "ascend")], "instance.quantization", "fail", DENSE, "no quant_model", "ModelSlim"),
     "no npu-smi": (A2, smi() + [("survey.npu_smi.path", None)], "npu.smi", "fail", None, "not installed", "driver"),
     "hung": (A2, smi() + [("survey.npu_smi.timed_out", True)], "npu.smi", "unknown", None, "did not answer", "timeout 60"),
     "-8020": (A2, smi(error=True, kind="device-occupied", ret=-8020, chips=[]), "npu.smi", "fail", None, "-8020", "namespace_node"),
@@ -179,6 +199,12 @@ def running(name, devices, port):
 
 def test_our_own_running_instance_is_no_fault():
     assert blocking(running(DENSE, ["/dev/davinci%d" % n for n in range(4, 8)], 8003))[1] == []
+
+
+def test_another_container_on_a_chip_of_ours_is_foreign():
+    made = surveys.changed(running(DENSE, ["/dev/davinci%d" % n for n in range(4, 8)], 8003), (
+        "survey.chips.7.processes", [{"pid": 5, "name": "python3", "memory_mib": 9, "container": "privileged-one"}]))
+    assert [(f["rule"], f["instance"]) for f in blocking(made)[1]] == [("npu.chip_free", DENSE)]
 
 
 def test_a_loading_instance_holds_its_port_before_it_listens():
