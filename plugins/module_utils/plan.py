@@ -112,7 +112,9 @@ def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, i
         instance["selected"] = selection is None or demand["model"] in selection
         entry["instances"].append(instance)
         if survey is not None and platform is not None and MACHINES.get(machine):
-            _attach_image(host, settings, catalogue, patch_sets, lock, platform, MACHINES[machine], instance, images, problems)
+            # Only what the run is about is built and pulled.
+            shared = images if instance["selected"] else {}
+            _attach_image(host, settings, catalogue, patch_sets, lock, platform, MACHINES[machine], instance, shared, problems)
     if survey is not None and platform is not None and survey.get("chips"):
         _place(survey, platform, entry)
     for instance in entry["instances"]:

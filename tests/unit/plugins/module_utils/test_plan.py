@@ -138,6 +138,7 @@ def test_a_run_about_one_model_keeps_the_places_of_the_others(catalogue):
     one, _none = build(catalogue, {"fleet_instances": ["One", "Two"]}, {"h": survey()}, set(["Two"]))
     instance = only(one["hosts"]["h"]["instances"])
     assert instance["port"] == 8001
+    assert build(catalogue, {"fleet_instances": ["Old"], "fleet_platform": "310p"}, {"h": survey()}, set(["Two"]))[0]["images"] == {}
     assert instance["chips"] == everything["hosts"]["h"]["instances"][1]["chips"]
 
 
