@@ -14,6 +14,7 @@ import re
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, version_files
 
 SCHEMA = 1
+FILES = ("install_info", "driver", "firmware", "toolkit", "nnal")
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "NeedDaemonReload", "FragmentPath", "MainPID", "ControlGroup",
@@ -21,11 +22,6 @@ UNIT_PROPERTIES = (
 _DAVINCI = re.compile(r"/dev/davinci([0-9]{1,6})\Z")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _USERINFO = re.compile(r"://[^/@\s]{1,512}@")
-# Piece of an image's name -> the manager that hands out NPUs when such a container runs.
-MANAGERS = (
-    ("device-plugin", "Kubernetes device plugin"), ("k8sdeviceplugin", "Kubernetes device plugin"), ("noded", "MindCluster"),
-    ("clusterd", "MindCluster"), ("volcano", "MindCluster"), ("container-manager", "MindCluster"), ("gpustack", "GPUStack"), ("hami", "HAMi"),
-)
 
 
 def chip_family(name, has_phy_id):
@@ -78,7 +74,8 @@ def join_chips(info, devices, mapping=None):
         one_memory = row["hbm_total_mb"] is None
         chips.append({
             "index": index, "npu_id": row["npu_id"], "chip_id": row["chip_id"], "phy_id": row["phy_id"], "name": row["name"],
-            "health": row["health"], "bus_id": row["bus_id"], "power_w": row["power_w"], "temp_c": row["temp_c"], "aicore_pct": row["aicore_pct"],
+            "health": row["health"], "bus_id": row["bus_id"],
+            "power_w": row["power_w"], "temp_c": row["temp_c"], "aicore_pct": row["aicore_pct"],
             "hbm_used_mib": row["mem_used_mb"] if one_memory else row["hbm_used_mb"],
             "hbm_total_mib": row["mem_total_mb"] if one_memory else row["hbm_total_mb"],
             "device": None if number is None else "/dev/davinci%d" % number,
@@ -167,7 +164,7 @@ def expand_numbers(text):
 
 
 def join_containers(listed, inspected, default_runtime):
-    """Containers of both engines' listings: [{"id", "name", "state", "pid", "image", "image_id", "labels", "devices", "privileged"}]."""
+    """Containers of both engines' listings: [{"id", "name", "state", "pid", "image", "image_id", "labels", "devices", "ports", "privileged"}]."""
     containers = []
     for entry in listed:
         identity = entry.get("Id") or entry.get("ID") or ""
@@ -177,6 +174,7 @@ def join_containers(listed, inspected, default_runtime):
             "id": identity, "name": (names[0] if names else identity[:12]).lstrip("/"), "state": (entry.get("State") or "unknown").lower(),
             "pid": (inspect.get("State") or {}).get("Pid"), "image": entry.get("Image"), "image_id": entry.get("ImageID"),
             "labels": entry.get("Labels") or {}, "devices": container_devices(inspect, default_runtime),
+            "ports": sorted(set(port for port in (item.get("PublicPort") or item.get("host_port") for item in entry.get("Ports") or []) if port)),
             "privileged": bool((inspect.get("HostConfig") or {}).get("Privileged")),
         })
     return containers
@@ -206,7 +204,8 @@ def join_engine(raw):
     components = dict((item.get("Name"), item.get("Version")) for item in version.get("Components") or [])
     host, store = info.get("host") or {}, info.get("store") or {}
     return {
-        "name": raw.get("name"), "path": raw.get("path"), "version": version.get("Version"), "api_version": version.get("ApiVersion") or version.get("APIVersion"),
+        "name": raw.get("name"), "path": raw.get("path"),
+        "version": version.get("Version"), "api_version": version.get("ApiVersion") or version.get("APIVersion"),
         "data_root": info.get("DockerRootDir") or store.get("graphRoot"), "cgroup_driver": info.get("CgroupDriver") or host.get("cgroupManager"),
         "cgroup_version": info.get("CgroupVersion") or (host.get("cgroupVersion") or "").lstrip("v") or None,
         "storage_driver": info.get("Driver") or store.get("graphDriverName"), "default_runtime": info.get("DefaultRuntime") or None,
@@ -216,17 +215,6 @@ def join_engine(raw):
             ("http_proxy", "HttpProxy"), ("https_proxy", "HttpsProxy"), ("no_proxy", "NoProxy")) if info.get(name)),
         "error": raw.get("error"),
     }
-
-
-def find_managers(containers, paths):
-    """Others that hand out NPUs on this host: [{"name", "evidence"}] from running containers and from paths that exist."""
-    found = []
-    for container in containers or []:
-        image = (container["image"] or "").lower()
-        name = next((manager for piece, manager in MANAGERS if piece in image), None)
-        if name and container["state"] == "running":
-            found.append({"name": name, "evidence": "container %s of image %s" % (container["name"], container["image"])})
-    return found + [{"name": "Kubernetes device plugin", "evidence": path} for path in paths]
 
 
 def parse_units(text):
@@ -316,6 +304,9 @@ def join_ports(raw, containers, unit_prefix):
         listener = None
         if seen.get("listener"):
             container, instance = owner_of(seen["listener"]["cgroup"], containers, unit_prefix)
+            if container is None and instance is None:   # the engine listens in the container's place
+                container = next((item for item in containers or [] if port in item["ports"]), None)
+                instance = container["labels"].get(INSTANCE_LABEL) if container else None
             listener = {
                 "pid": seen["listener"]["pid"], "command": seen["listener"]["command"], "instance": instance,
                 "container": container["name"] if container else None,
@@ -330,6 +321,8 @@ def join_ports(raw, containers, unit_prefix):
 
 def _read_files(files):
     """The parsed version files: (driver, firmware, install_info, cann)."""
+    files = dict((name, files.get(name) or {"path": None, "text": None, "error": "not read"}) for name in FILES)
+
     def parsed(name, parser):
         raw = files[name]
         values = parser(raw["text"])
@@ -386,12 +379,12 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
         if values["error"]:
             errors.append({"source": "%s version.info" % name, "error": values["error"]})
     if install is None:
-        errors.append({"source": "/etc/ascend_install.info", "error": raw["files"]["install_info"]["error"]})
+        errors.append({"source": "/etc/ascend_install.info", "error": (raw["files"].get("install_info") or {}).get("error") or "not read"})
 
     survey = {
         "schema": SCHEMA, "host": raw["host"], "npu_smi": raw["npu_smi"], "family": family, "chips": chips,
         "driver": driver, "firmware": firmware, "install_info": install, "cann": cann, "devices": devices, "device_nodes": raw["device_nodes"],
-        "engine": engine, "images": images, "containers": containers, "managers": find_managers(containers, raw["manager_paths"]),
+        "engine": engine, "images": images, "containers": containers, "device_plugins": raw["device_plugins"],
         "instances": join_instances(raw["instances"], raw["units"], unit_prefix), "ports": join_ports(raw["ports"], containers, unit_prefix),
         "paths": raw["paths"], "weights": raw["weights"], "errors": errors,
     }

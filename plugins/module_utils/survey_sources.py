@@ -31,7 +31,7 @@ ENGINE_DEADLINE_S = 15.0
 TOOL_DEADLINE_S = 10.0
 INSPECTED_IMAGES = 40
 NODE_PATTERNS = ("/dev/davinci*", "/dev/vdavinci*", "/dev/devmm_svm", "/dev/hisi_hdc")
-MANAGER_PATHS = "/var/lib/kubelet/device-plugins/*[Aa]scend*"
+DEVICE_PLUGINS = ("/var/lib/kubelet/device-plugins/Ascend*.sock", "/var/lib/kubelet/device-plugins/davinci*.sock")
 # A probe whose npu-smi can't even be killed keeps this lock through the tool, so the next probe does not add another.
 PROBE_LOCK = "/run/vllm-ascend-fleet.npu-smi.lock"
 DEEP_TYPES = ("board", "health", "common", "usages", "ecc", "proc-mem")
@@ -55,7 +55,8 @@ def run_tool(arguments, deadline_s, keep_fd=None):
     run, started = Run(), time.monotonic()
     environment = dict(os.environ, LC_ALL="C", LANG="C")
     try:
-        process = subprocess.Popen(
+        # AnsibleModule.run_command knows neither a deadline nor a process group to kill.
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True,
             pass_fds=() if keep_fd is None else (keep_fd,))
     except OSError as exc:
@@ -150,23 +151,23 @@ def read(parameters):
     """
     reader = Reader()
     raw = {"errors": reader.errors, "npu_smi": None}
-    probe = threading.Thread(target=_probe, args=(raw, parameters), daemon=True)
+    probe = threading.Thread(target=lambda: raw.update(npu_smi=reader.guard("npu-smi info", None, _probe, parameters)), daemon=True)
     probe.start()
     raw["host"] = reader.guard("host", {}, _host, reader)
     raw["files"] = reader.guard("version files", {}, _files)
     raw["device_nodes"] = reader.guard("/dev", {}, _device_nodes)
     raw["engine"] = reader.guard("container engine", {"error": "not read"}, _engine, parameters)
-    data_root = survey.join_engine(raw["engine"])["data_root"]
-    wanted = list(parameters["paths"]) + ([data_root] if data_root else [])
+    wanted = list(parameters["paths"]) + [path for path in (survey.join_engine(raw["engine"])["data_root"], parameters["state_directory"]) if path]
     raw["paths"] = reader.with_deadline("paths", {}, TOOL_DEADLINE_S, lambda: dict((path, _path(path)) for path in wanted))
     raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
-    raw["manager_paths"] = sorted(glob.glob(MANAGER_PATHS))
+    raw["device_plugins"] = sorted(found for pattern in DEVICE_PLUGINS for found in glob.glob(pattern))
     raw["instances"] = reader.guard("instances", {}, _instances, parameters["state_directory"], reader)
     raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
     raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
     probe.join(parameters["timeout_s"] + 5)
     if raw["npu_smi"] is None:
-        raw["npu_smi"] = survey.npu_smi_result(None, None, True, parameters["timeout_s"], "", "", None)
+        problem = None if probe.is_alive() else ("command-failed", "npu-smi could not be run, see errors")
+        raw["npu_smi"] = survey.npu_smi_result(None, None, probe.is_alive(), parameters["timeout_s"], "", "", problem)
     info = raw["npu_smi"]["info"]
     raw["pci"] = reader.guard("sysfs", {}, _pci, [chip["bus_id"] for chip in info["chips"] if chip["bus_id"]])
     raw["pids"] = reader.guard("/proc", {}, lambda: dict((process["pid"], _process(process["pid"])) for process in info["processes"]))
@@ -192,8 +193,8 @@ def _lock(deadline):
             time.sleep(0.1)
 
 
-def _probe(raw, parameters):
-    """npu-smi info, with one more try when the first hangs; both together cost the deadline once."""
+def _probe(parameters):
+    """One npu-smi info, with one more try when the first hangs; both together cost the deadline once."""
     started = time.monotonic()
     path = find_tool("npu-smi", parameters["npu_smi_path"])
     problem = None
@@ -202,8 +203,7 @@ def _probe(raw, parameters):
     elif not os.access(path, os.X_OK):
         problem = ("permission-denied", "%s: not executable" % path)
     if problem:
-        raw["npu_smi"] = survey.npu_smi_result(path, None, False, 0.0, "", "", problem)
-        return
+        return survey.npu_smi_result(path, None, False, 0.0, "", "", problem)
     run, lock, deadline = Run(), None, started + parameters["timeout_s"]
     try:
         lock = _lock(deadline)
@@ -219,8 +219,8 @@ def _probe(raw, parameters):
         if lock is not None:
             os.close(lock)
     if run.error and not problem:
-        problem = ("unrecognized" if run.rc is not None else "command-failed", run.error)
-    raw["npu_smi"] = survey.npu_smi_result(path, run.rc, run.timed_out, time.monotonic() - started, run.stdout, run.stderr, problem)
+        problem = (npu_smi.parse_info(run.error)["kind"], run.error)
+    return survey.npu_smi_result(path, run.rc, run.timed_out, time.monotonic() - started, run.stdout, run.stderr, problem)
 
 
 def _host(reader):
@@ -241,7 +241,10 @@ def _host(reader):
         "os": {"id": release.get("ID"), "version_id": release.get("VERSION_ID"), "pretty_name": release.get("PRETTY_NAME")},
         "cpu_count": os.cpu_count(), "memory_total_mib": memory.get("MemTotal:"), "memory_available_mib": memory.get("MemAvailable:"),
         "selinux": "disabled" if enforce is None else ("enforcing" if enforce.strip() == "1" else "permissive"),
-        "limits": {"nofile_soft": soft, "nofile_hard": hard, "pid_max": _number("/proc/sys/kernel/pid_max"), "threads_max": _number("/proc/sys/kernel/threads-max")},
+        "limits": {
+            "nofile_soft": soft, "nofile_hard": hard,
+            "pid_max": _number("/proc/sys/kernel/pid_max"), "threads_max": _number("/proc/sys/kernel/threads-max"),
+        },
         "port_range": [int(word) for word in (_first_line("/proc/sys/net/ipv4/ip_local_port_range") or "").split()],
         "reserved_ports": _first_line("/proc/sys/net/ipv4/ip_local_reserved_ports"),
         "proxies": _proxies(), "systemd": reader.guard("systemd", None, _systemd),
@@ -287,7 +290,8 @@ def _files():
         files[name] = dict(_file(os.path.join(paths[name], name, "version.info")), install_path=paths[name])
     files["driver"]["mtime"] = os.stat(files["driver"]["path"]).st_mtime if files["driver"]["text"] is not None else None
     machine = "%s-linux" % os.uname().machine
-    toolkits = [os.path.join(base, machine, "ascend_toolkit_install.info") for base in ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest")]
+    bases = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest")
+    toolkits = [os.path.join(base, machine, "ascend_toolkit_install.info") for base in bases]
     files["toolkit"] = _file(next((path for path in toolkits if os.path.exists(path)), toolkits[0]))
     files["nnal"] = _file("/usr/local/Ascend/nnal/atb/latest/version.info")
     return files
@@ -302,17 +306,21 @@ def _device_nodes():
     nodes = {}
     for path in sorted(found for pattern in NODE_PATTERNS for found in glob.glob(pattern)):
         seen = os.stat(path)
-        nodes[path] = {"mode": "%04o" % stat.S_IMODE(seen.st_mode), "uid": seen.st_uid, "gid": seen.st_gid, "character": stat.S_ISCHR(seen.st_mode)}
+        nodes[path] = {
+            "mode": "%04o" % stat.S_IMODE(seen.st_mode), "uid": seen.st_uid, "gid": seen.st_gid, "character": stat.S_ISCHR(seen.st_mode),
+        }
     return nodes
 
 
 def _path(path):
     """Kind, size, mode and the free space of the file system that holds it or would hold it."""
-    result = {"exists": True, "kind": None, "size_bytes": None, "mode": None, "free_bytes": None, "free_inodes": None, "error": None}
+    result = {"exists": True, "kind": None, "size_bytes": None, "mode": None, "free_bytes": None, "free_inodes": None, "read_only": None,
+              "error": None}
     try:
         seen = os.stat(path)
         kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISREG, "file"), (stat.S_ISCHR, "character"))
-        result.update(kind=next((kind for test, kind in kinds if test(seen.st_mode)), "other"), size_bytes=seen.st_size, mode="%04o" % stat.S_IMODE(seen.st_mode))
+        kind = next((kind for test, kind in kinds if test(seen.st_mode)), "other")
+        result.update(kind=kind, size_bytes=seen.st_size, mode="%04o" % stat.S_IMODE(seen.st_mode))
     except OSError as exc:
         result["exists"] = False
         if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
@@ -322,7 +330,10 @@ def _path(path):
         parent = os.path.dirname(parent)
     try:
         space = os.statvfs(parent)
-        result.update(free_bytes=space.f_bavail * space.f_frsize, free_inodes=space.f_favail if space.f_files else None, read_only=bool(space.f_flag & os.ST_RDONLY))
+        # btrfs and others count no inodes: 0 of 0 is not "none left".
+        result.update(
+            free_bytes=space.f_bavail * space.f_frsize, free_inodes=space.f_favail if space.f_files else None,
+            read_only=bool(space.f_flag & os.ST_RDONLY))
     except OSError as exc:
         result["error"] = exc.strerror
     return result
@@ -330,8 +341,10 @@ def _path(path):
 
 def _weights(path):
     """A model's directory: its config, the bytes that are there and the bytes that its index promises."""
-    result = {"exists": os.path.isdir(path), "config": None, "size_bytes": None, "index_total_size": None, "missing_files": [], "small_files": [],
-              "quantization_description": False, "error": None}
+    result = {
+        "exists": os.path.isdir(path), "config": None, "size_bytes": None, "index_total_size": None, "missing_files": [], "small_files": [],
+        "quantization_description": False, "error": None,
+    }
     if not result["exists"]:
         return result
     problems = []
@@ -368,8 +381,8 @@ def _weights(path):
     return result
 
 
-def _get(path, resource_path, deadline):
-    """GET over the engine's unix socket in HTTP/1.0, so that the answer is neither chunked nor kept open; returns parsed JSON."""
+def _get(path, resource_path, deadline, kind=dict):
+    """GET over the engine's unix socket in HTTP/1.0, so that the answer is neither chunked nor kept open; returns its JSON, a kind."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(max(0.1, deadline - time.monotonic()))
         connection.connect(path)
@@ -385,7 +398,14 @@ def _get(path, resource_path, deadline):
     status = head.split(b"\r\n")[0].decode("latin-1").split(" ")
     if len(status) < 2 or status[1] != "200":
         raise OSError("%s answers %s to %s: %s" % (path, " ".join(status[1:]), resource_path, body[:200].decode("utf-8", "replace").strip()))
-    return json.loads(body.decode("utf-8", "replace"))
+    return _json(body.decode("utf-8", "replace"), kind, "%s %s" % (path, resource_path))
+
+
+def _json(text, kind, source):
+    value = json.loads(text)
+    if not isinstance(value, kind):
+        raise ValueError("%s does not answer with a JSON %s" % (source, "object" if kind is dict else "list"))
+    return value
 
 
 def _engine(parameters):
@@ -413,10 +433,10 @@ def _by_socket(raw, path):
     deadline = time.monotonic() + ENGINE_DEADLINE_S
     raw["version"] = _get(path, "/version", deadline)
     raw["info"] = _get(path, "/info", deadline)
-    raw["containers"] = _get(path, "/containers/json?all=1", deadline)
+    raw["containers"] = _get(path, "/containers/json?all=1", deadline, list)
     running = [entry["Id"] for entry in raw["containers"] if entry.get("State") == "running"]
     raw["container_inspects"] = _each(path, "/containers/%s/json", running, deadline)
-    raw["images"] = _get(path, "/images/json?digests=1", deadline)
+    raw["images"] = _get(path, "/images/json?digests=1", deadline, list)
     # Only inspecting tells an image's architecture; those that may be ours come first.
     order = sorted(raw["images"], key=lambda entry: "ascend" not in json.dumps([entry.get("RepoTags"), entry.get("RepoDigests"), entry.get("Labels")]))
     raw["image_inspects"] = _each(path, "/images/%s/json", [entry["Id"] for entry in order[:INSPECTED_IMAGES]], deadline)
@@ -434,20 +454,20 @@ def _each(path, form, identities, deadline):
 
 
 def _podman(raw):
-    def ask(*arguments):
+    def ask(kind, *arguments):
         run = run_tool([raw["path"]] + list(arguments), ENGINE_DEADLINE_S)
         if run.error or run.timed_out or run.rc:
             raise OSError("podman %s: %s" % (arguments[0], run.error or (run.timed_out and "no answer") or run.stderr.strip()[:300]))
-        return json.loads(run.stdout or "null")
-    raw["info"] = ask("info", "--format", "json")
+        return _json(run.stdout.strip() or "[]", kind, "podman %s" % arguments[0])
+    raw["info"] = ask(dict, "info", "--format", "json")
     version = raw["info"].get("version") or {}
     raw["version"] = {"Version": version.get("Version"), "ApiVersion": version.get("APIVersion")}
-    raw["containers"] = ask("ps", "--all", "--no-trunc", "--format", "json") or []
+    raw["containers"] = ask(list, "ps", "--all", "--no-trunc", "--format", "json")
     running = [entry["Id"] for entry in raw["containers"] if entry.get("State") == "running"]
-    raw["container_inspects"] = dict((item["Id"], item) for item in ask("container", "inspect", *running)) if running else {}
-    raw["images"] = ask("images", "--no-trunc", "--format", "json") or []
+    raw["container_inspects"] = dict((item["Id"], item) for item in ask(list, "container", "inspect", *running)) if running else {}
+    raw["images"] = ask(list, "images", "--no-trunc", "--format", "json")
     identities = sorted(set(entry["Id"] for entry in raw["images"]))[:INSPECTED_IMAGES]
-    inspects = ask("image", "inspect", *identities) if identities else []
+    inspects = ask(list, "image", "inspect", *identities) if identities else []
     raw["image_inspects"] = dict(("sha256:" + item["Id"].replace("sha256:", ""), item) for item in inspects)
 
 

@@ -40,7 +40,8 @@ options:
     default: []
   paths:
     description:
-      - Paths to look at, for their kind, mode and the free space of their file system. The engine's data folder is looked at as well.
+      - Paths to look at, for their kind, mode and the free space of their file system.
+      - The engine's data root and O(state_directory) are always looked at. The engine's data folder is looked at as well.
     type: list
     elements: str
     default: []
@@ -186,12 +187,12 @@ survey:
       type: list
       elements: dict
       returned: always
-    managers:
-      description: Other software on the host that hands out NPUs.
+    device_plugins:
+      description: Sockets of Kubernetes device plugins for Ascend; what they hand out is not ours to plan.
       type: list
-      elements: dict
+      elements: str
       returned: always
-      sample: [{name: GPUStack, evidence: "container gpustack of image gpustack/gpustack:latest"}]
+      sample: [/var/lib/kubelet/device-plugins/davinci-mini.sock]
     instances:
       description: Our instances by name, with release, previous release, manifest and the state of the unit.
       type: dict
