@@ -48,7 +48,10 @@ def sha256(path):
 
 def run(words, remedy):
     """Output of a command; a failure becomes one sentence with its last lines."""
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
+    try:
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
+    except FileNotFoundError:
+        raise Failed("%s not found; %s" % (words[0], remedy)) from None
     if done.returncode:
         raise Failed("%s failed with code %d: %s; %s" % (" ".join(words[:3]), done.returncode, " | ".join(done.stdout.split("\n")[-6:]), remedy))
     return done.stdout
@@ -97,13 +100,15 @@ def inputs_hash(base_id):
 
 def image_id(docker, tag, template="{{.Id}}"):
     """A field of a local image, or None when there is no such image."""
-    done = subprocess.run([docker, "image", "inspect", "--format", template, tag], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, text=True)
+    words = [docker, "image", "inspect", "--format", template, tag]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def build(arguments):
     """Bring the three tags up to date; returns the result object."""
     start = time.monotonic()
+    run([arguments.docker, "version"], "a container engine must run on this machine")
     base_id = image_id(arguments.docker, arguments.base)
     if base_id is None:
         raise Failed("base image %s: not found on this machine, wanted to build the engine image on it; build it first" % arguments.base)

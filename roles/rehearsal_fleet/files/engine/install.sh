@@ -1,6 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=sh
 # Runs inside the image build: what vllm-ascend's Dockerfiles leave behind, as far as anything looks at it.
 set -eu
 cann=8.5.1

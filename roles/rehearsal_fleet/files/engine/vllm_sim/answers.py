@@ -14,8 +14,8 @@ CAPITALS_ZH = {"法国": "巴黎", "德国": "柏林", "中国": "北京", "日�
 WORDS = {"plus": "+", "minus": "-", "times": "*", "multiplied by": "*", "加": "+", "减": "-", "乘": "*", "乘以": "*", "x": "*", "×": "*"}
 CHINESE = re.compile("[\u4e00-\u9fff]")
 SUM = re.compile(r"(-?\d+)\s*([-+*×x]|plus|minus|times|multiplied by|加|减|乘以|乘)\s*(-?\d+)", re.I)
-ECHO = re.compile(r"(?:repeat|say|reply with|respond with|answer with)(?: exactly| only| just| the words?| the text| after me)*\s*[:\"'“]\s*"
-                  r"([^\"'”\n]+)", re.I)
+ECHO = re.compile(r"(?:repeat|say|reply with|respond with|answer with)(?: exactly| only| just| the words?| the text| after me)*\s*[:\"'\u201c][\s:\"'\u201c]*"
+                  r"([^\"'\u201d\n]+)", re.I)
 FILLER = " The reply continues with one more plain sentence about the subject that was asked."
 NONSENSE = " the"
 
