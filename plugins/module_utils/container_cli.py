@@ -122,14 +122,14 @@ class Engine:
         return None
 
     def containers_of(self, reference):
-        """Names of the containers, running or not, that stand on an image."""
-        out = self.run(["ps", "--all", "--filter", "ancestor=" + reference, "--format", "{{.Names}}"])["stdout"]
-        return sorted(line.strip() for line in out.splitlines() if line.strip())
+        """Names of the containers, running or not, that were made from this very reference."""
+        out = self.run(["ps", "--all", "--no-trunc", "--format", "{{.Names}}\t{{.Image}}"])["stdout"]
+        return sorted(line.split("\t")[0] for line in out.splitlines() if line.partition("\t")[2].strip() == reference)
 
     def insecure_registries(self):
         """Predicate over ``host[:port]``: does this engine speak plain HTTP (or unverified TLS) with that registry?"""
         info = self.info()
-        hosts, networks = set(), []
+        hosts = set()
         for host, entry in ((info.get("RegistryConfig") or {}).get("IndexConfigs") or {}).items():
             if entry.get("Secure") is False:
                 hosts.add(host)

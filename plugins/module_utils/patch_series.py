@@ -215,8 +215,8 @@ def file_state(entry, old_content, new_content):
             return dict(result, state=APPLIES)
         if new_content == wanted:
             return dict(result, state=THERE)
-        return dict(result, state=CONFLICTS, reason="the patch creates this file, but another one is there",
-                    **_difference(1, split_lines(wanted), split_lines(new_content), 0))
+        miss = _difference(1, split_lines(wanted), split_lines(new_content), 0)
+        return dict(result, state=CONFLICTS, **dict(miss, reason="the patch creates this file, but another one is there"))
     if entry["new"] is None and old_content is None:
         return dict(result, state=THERE)
     if content is None:
@@ -458,7 +458,7 @@ def _put(path, state):
         return
     kind, executable, data = state
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     try:
         old = os.lstat(path)
     except FileNotFoundError:
@@ -483,8 +483,20 @@ def _put(path, state):
         raise
 
 
+def _make_folder(folder):
+    """Make a folder and those above it, each with the owner of the one above."""
+    if os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    _make_folder(above)
+    os.mkdir(folder)
+    if os.geteuid() == 0:
+        owner = os.stat(above)
+        os.chown(folder, owner.st_uid, owner.st_gid)
+
+
 def _prune(tree, name):
-    """Remove folders that a deleted file leaves empty, as git does; returns nothing."""
+    """Remove folders that a deleted file leaves empty, as git does."""
     folder = os.path.dirname(os.path.join(tree, name))
     while folder != tree and os.path.isdir(folder) and not os.listdir(folder):
         os.rmdir(folder)
