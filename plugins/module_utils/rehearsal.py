@@ -140,6 +140,12 @@ def driver_files(described):
     return files
 
 
+def _machine_id(fleet, name):
+    """Hosts of one image would all have the same; an empty one would make systemd think that it was never booted."""
+    return {"path": "/etc/machine-id", "mode": 0o444,
+            "content": hashlib.sha256(("%s/%s" % (fleet["name"], name)).encode("utf-8")).hexdigest()[:32] + "\n"}
+
+
 def node_container(node, fleet):
     """The description of a simulated host's container.
 
@@ -150,6 +156,7 @@ def node_container(node, fleet):
     state = fleet["state_directory"]
     files = [{"path": path, "content": text, "mode": 0o644} for path, text in sorted(driver_files(described).items())]
     files += [
+        _machine_id(fleet, node["name"]),
         {"path": "/etc/rehearsal/node.json", "content": json.dumps(described, indent=1, sort_keys=True) + "\n", "mode": 0o644},
         {"path": "/etc/rehearsal/ca.crt", "src": state + "/ca.crt", "mode": 0o644},
         {"path": "/root/.ssh/authorized_keys", "src": state + "/id_ed25519.pub", "mode": 0o600},
@@ -176,6 +183,7 @@ def registry_container(fleet):
     # Where the controller pushes: plain HTTP on its own loopback, which every engine accepts without any trust being set up.
     played.append({"name": "publish", "kind": "publish", "address": "0.0.0.0", "port": 5001, "store": upstream[0]["name"], "prefix": ""})
     files = [
+        _machine_id(fleet, "registry"),
         {"path": "/etc/rehearsal/node.json", "mode": 0o644,
          "content": json.dumps({"name": "registry", "registries": played}, indent=1, sort_keys=True) + "\n"},
         {"path": "/etc/rehearsal/registry.crt", "src": state + "/registry.crt", "mode": 0o644},
