@@ -123,6 +123,11 @@ class Stream:
             line, self._rest = self._rest.split(b"\n", 1)
             self._line(line.decode("utf-8", "replace").strip())
 
+    def end(self):
+        """The server has closed: what is left is a line too."""
+        if not self.error:
+            self._line(self._rest.decode("utf-8", "replace").strip())
+
     def _line(self, line):
         if not line or line.startswith(":") or self.done:
             return
@@ -142,7 +147,9 @@ class Stream:
         if choices is None:
             self.error = error_of(payload)
             return
-        self.model = event.get("model") or self.model
+        if self.model not in (None, event.get("model")):
+            self.error = "the answer comes from model '%s' and model '%s'" % (self.model, event.get("model"))
+        self.model = event.get("model")
         for choice in choices:
             delta = choice.get("delta") or choice
             self.text += "".join(delta.get(key) or "" for key in ("reasoning", "reasoning_content", "content", "text"))
@@ -258,6 +265,7 @@ class Prover:
         self.base = None
         self.phase, self.mark, self.marked, self.read = "starting", None, self.started, None
         self.down_since = None
+        self.open = False
 
     def say(self, rule, status, found, remedy=None):
         """Record what a rule found; returns whether it passed."""
@@ -274,6 +282,7 @@ class Prover:
 
     def look(self, rounds):
         """Ask every rule once, in order, until one does not pass: (passed, whether waiting cannot help)."""
+        self.open = False
         for rule in ORDER[2:]:
             self.findings.pop(rule, None)
         passed, final = self.look_unit()
@@ -315,6 +324,7 @@ class Prover:
         if not self.probes.connect():
             found = "nothing listens on port %s, phase %s" % (self.instance["port"], self.phase)
             return self.say(rule, "fail", found, "journalctl -u {unit}"), False
+        self.open = True
         owners = self.probes.owners()
         if owners["foreign"]:
             return self.say(rule, "fail", "also " * bool(owners["ours"]) + "port %s belongs to %s" % (
@@ -345,7 +355,7 @@ class Prover:
         attempts = failures = 0
         while True:
             passed, final = self.look(self.instance["rounds"])
-            answers = any(rule in self.findings for rule in ORDER[3:])
+            answers = self.open
             if passed:
                 ready = self.clock() - self.started
                 held, final, seen = self.hold()

@@ -248,7 +248,7 @@ class Probes:
         for inode in inodes:
             pids = holders.get(inode)
             if not pids:
-                answer["error"] = "the owner of socket %s on port %s is not visible" % (inode, self.instance["port"])
+                answer["error"] = "the process behind socket %s on port %s is not visible to us" % (inode, self.instance["port"])
                 return dict(answer, ours=[])
             for pid in pids:
                 ours = bool(ancestor) and domain.descends(pid, ancestor, parents)
@@ -308,9 +308,9 @@ class Probes:
                 connection.request("POST", "/v1/chat/completions", body, dict(self.headers(), **{"Content-Type": "application/json"}))
                 self._receive(connection.getresponse(), deadline.sock, started, outcome)
             if deadline.hit:
-                outcome["error"] = "the answer took longer than %.0f s" % (first + 2 * gap)
+                outcome["error"] = "the answer took longer than %g s" % (first + 2 * gap)
         except socket.timeout:
-            outcome["error"] = "no first token within %.0f s" % first if outcome["first_token_s"] is None else "no token for %.0f s" % gap
+            outcome["error"] = "no first token within %g s" % first if outcome["first_token_s"] is None else "no token for %g s" % gap
         except (OSError, http.client.HTTPException) as error:
             outcome["error"] = "no proper answer: %s: %s" % (type(error).__name__, error)
         finally:
@@ -333,6 +333,7 @@ class Probes:
             sock.settimeout(left)
             data = answer.read1(65536)
             if not data:
+                stream.end()
                 return
             before = len(stream.text)
             stream.feed(data)
@@ -361,12 +362,12 @@ def scan_processes(inodes):
             for handle in os.listdir("/proc/%s/fd" % entry):
                 try:
                     inode = wanted.get(os.readlink("/proc/%s/fd/%s" % (entry, handle)))
-                except FileNotFoundError:
+                except (FileNotFoundError, PermissionError):
                     continue
                 if inode:
                     holders.setdefault(inode, []).append(int(entry))
-        except (FileNotFoundError, ProcessLookupError):
-            # The process ended while we looked.
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            # It ended while we looked, or is stronger than us; a socket without a visible owner is told as such.
             continue
     return holders, parents
 

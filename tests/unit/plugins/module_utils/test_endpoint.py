@@ -107,6 +107,7 @@ def test_while_it_loads_only_the_port_is_asked():
     (down("inactive", LoadState="not-found"), "endpoint.unit_active", "inactive", 1),
     ({"owners": {"ours": [], "foreign": ["pid 9 (python3, in session-1.scope)"], "error": None}}, "endpoint.listener_ours", "pid 9 (python3", 1),
     ({"owners": {"ours": ["pid 7"], "foreign": ["pid 9 (vllm)"], "error": None}}, "endpoint.listener_ours", "also port 8000 belongs to pid 9", 1),
+    ({"owners": {"ours": [], "foreign": [], "error": "not visible"}}, "endpoint.listener_ours", "not visible", 10),
     ({"models": (200, json.dumps({"data": [{"id": "qwen", "max_model_len": 4096}]}))}, "endpoint.model", "model 'qwen'", 1),
     ({"models": (200, json.dumps({"data": [{"id": "gemma", "max_model_len": 2048}]}))}, "endpoint.model", "context length 2048", 1),
     ({"models": (401, "{}")}, "endpoint.model", "the API key is not accepted", 1),
