@@ -51,7 +51,8 @@ def facts(context):
         return survey.get(key) if isinstance(survey.get(key), dict) else {}
 
     chips = survey.get("chips") if isinstance(survey.get("chips"), list) else []
-    kinds = Counter("%s%s" % (c.get("name"), "" if c.get("health") == "OK" else " " + str(c.get("health"))) for c in chips if isinstance(c, dict))
+    kinds = Counter("%s%s" % (chip.get("name"), "" if chip.get("health") == "OK" else " %s" % chip.get("health"))
+                    for chip in chips if isinstance(chip, dict))
     engine = part("engine")
     return [
         plan.get("platform") or "-",
@@ -154,7 +155,8 @@ def explain(rule, result, contexts):
             if one.get("reason"):
                 lines.append("    reason: %s" % one["reason"])
         for instance in sorted((i for h, i in skipped if h == host), key=str):
-            lines.append("  %s%s: not judged, because %s did not pass" % (host, " " + instance if instance else "", skipped[(host, instance)]))
+            lines.append("  %s%s: not judged, because %s did not pass" % (
+                host, " " + instance if instance else "", skipped[(host, instance)]))
         if not own and not any(h == host for h, _i in skipped):
             lines.append("  %s: not judged, %s" % (host, "the rule concerns nothing planned here" if (contexts[host] or {}).get("survey")
                                                    and not contexts[host]["survey"].get("unreachable") else "there is no survey of it"))

@@ -97,18 +97,23 @@ def numbers(text):
     return tuple(int(part) for part in match.group(1).split(".")) if match else ()
 
 
-def rule_in(rules):
-    """The decorator that appends a rule to a list; the function takes a View and yields passed, failed or unsure."""
+def rule_in(rules, each_instance=False):
+    """The decorator that appends a rule to a list.
+
+    The function takes a View, and the instance when each_instance; it yields passed, failed or unsure.
+    """
     def describe(id, title, why, source, bounds=None, after=(), needs_survey=True):
         def decorate(judge):
             def check(context):
                 view = View(context, dict(bounds or {}, **(context.get("settings") or {})))
                 try:
-                    for status, found, expected, remedy, instance in judge(view):
-                        yield finding(id, status, found, expected, source, remedy, view.host, instance)
+                    for instance in view.instances if each_instance else [None]:
+                        verdicts = judge(view) if instance is None else judge(view, instance)
+                        for status, found, expected, remedy, name in verdicts:
+                            yield finding(id, status, found, expected, source, remedy, view.host, name or (instance or {}).get("name"))
                 except Unread as error:
                     yield finding(id, "unknown", str(error), title, source,
-                                  "look for the cause among the survey's errors: ansible %s -b -m vllm_ascend.fleet.npu_info" % view.host, view.host)
+                                  "ansible %s -b -m vllm_ascend.fleet.npu_info, and see its errors" % view.host, view.host)
             rules.append(Rule(id, title, why, source, check, dict(bounds or {}), tuple(after), needs_survey))
             return judge
         return decorate

@@ -11,6 +11,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import fail
 
 RULES = []
 rule = rule_in(RULES)
+each = rule_in(RULES, each_instance=True)
 
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -81,16 +82,15 @@ def systemd(view):
         yield failed(found, expected, "systemctl list-jobs; systemctl --failed")
 
 
-@rule("host.unit_masked", "No unit of ours is masked",
+@each("host.unit_masked", "No unit of ours is masked",
       why="A masked unit cannot be started; who masked it meant it, so it is never unmasked silently.",
       source="systemctl(1), mask")
-def unit_masked(view):
-    for instance in view.instances:
-        unit = ((view.peek("instances") or {}).get(instance["name"]) or {}).get("unit") or {}
-        if "masked" in (unit.get("unit_file_state"), unit.get("load_state")):
-            yield failed("%s is masked" % instance["unit"], "not masked", "systemctl unmask %s" % instance["unit"], instance["name"])
-        else:
-            yield passed("%s is not masked" % instance["unit"], "not masked", instance["name"])
+def unit_masked(view, instance):
+    unit = ((view.peek("instances") or {}).get(instance["name"]) or {}).get("unit") or {}
+    if "masked" in (unit.get("unit_file_state"), unit.get("load_state")):
+        yield failed("%s is masked" % instance["unit"], "not masked", "systemctl unmask %s" % instance["unit"])
+    else:
+        yield passed("%s is not masked" % instance["unit"], "not masked")
 
 
 @rule("host.architecture", "The machine is one that images are built for",
@@ -162,12 +162,13 @@ def engine_storage(view):
     need = view.bounds["free_gib" if missing else "reserve_gib"]
     expected = "%s GiB and %s inodes free in %s%s" % (need, view.bounds["free_inodes"], root, "" if missing else ", the images are there")
     if space.get("read_only"):
-        yield failed("%s is mounted read-only" % root, expected, "findmnt -T %s; dmesg | tail; mount -o remount,rw once the disk is sound" % root)
+        yield failed("%s is mounted read-only" % root, expected,
+                     "findmnt -T %s; dmesg | tail; mount -o remount,rw once the disk is sound" % root)
     elif free is None:
         yield unsure("free space of %s is not known" % root, expected, "df -h %s" % root)
     elif free < need * GIB:
         yield failed("%.1f GiB free in %s" % (free / GIB, root), expected,
-                     "free space in %s: %s system df; or tune engine.storage free_gib in fleet_rule_settings" % (root, view.read("engine.name")))
+                     "%s system df shows what may go; or tune engine.storage free_gib in fleet_rule_settings" % view.read("engine.name"))
     elif inodes is not None and inodes < view.bounds["free_inodes"]:
         yield failed("%d inodes free in %s" % (inodes, root), expected, "df -i %s; remove unused images: %s image ls" % (
             root, view.read("engine.name")))
@@ -175,20 +176,18 @@ def engine_storage(view):
         yield passed("%.0f GiB free in %s" % (free / GIB, root), expected)
 
 
-@rule("engine.container_name", "No foreign container has the name of one of ours",
+@each("engine.container_name", "No foreign container has the name of one of ours",
       why="Two containers cannot have one name, and a container that we did not make is never removed.",
       source="containers of this collection carry the label " + INSTANCE_LABEL)
-def container_name(view):
+def container_name(view, instance):
     by_name = dict((c.get("name"), c) for c in view.read("containers"))
-    for instance in view.instances:
-        name, found = instance["container"], by_name.get(instance["container"])
-        expected = "no container %s, or one of ours" % name
-        if found and (found.get("labels") or {}).get(INSTANCE_LABEL) != instance["name"]:
-            yield failed("container %s (%s, image %s) is not ours" % (name, found.get("state"), found.get("image")), expected,
-                         "%s rename %s %s-old, or give the instance another name" % (view.peek("engine.name") or "docker", name, name),
-                         instance["name"])
-        else:
-            yield passed("%s is free or ours" % name, expected, instance["name"])
+    name, found = instance["container"], by_name.get(instance["container"])
+    expected = "no container %s, or one of ours" % name
+    if found and (found.get("labels") or {}).get(INSTANCE_LABEL) != instance["name"]:
+        yield failed("container %s (%s, image %s) is not ours" % (name, found.get("state"), found.get("image")), expected,
+                     "%s rename %s %s-old, or give the instance another name" % (view.peek("engine.name") or "docker", name, name))
+    else:
+        yield passed("%s is free or ours" % name, expected)
 
 
 @rule("host.foreign_manager", "No other software hands out the NPUs",
@@ -218,7 +217,8 @@ def selinux(view):
     if state == "enforcing" and confines:
         paths = sorted(set(instance["weights"]["path"] for instance in view.instances))
         yield unsure("enforcing, and %s confines containers" % view.peek("engine.name"), expected,
-                     "chcon -R -t container_file_t %s; ausearch -m avc -ts recent after a start; then waive host.selinux with the reason" % " ".join(paths))
+                     "chcon -R -t container_file_t %s; ausearch -m avc -ts recent after a start; then waive host.selinux with the reason"
+                     % " ".join(paths))
     else:
         yield passed(state, expected)
 

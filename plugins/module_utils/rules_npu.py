@@ -10,6 +10,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import davi
 
 RULES = []
 rule = rule_in(RULES)
+each = rule_in(RULES, each_instance=True)
 
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 REBOOT = "reboot the host (the new driver or firmware is not loaded before)"
@@ -17,7 +18,8 @@ REBOOT = "reboot the host (the new driver or firmware is not loaded before)"
 REMEDY_BY_CODE = {
     -8002: "run the survey as root (become: true)", -9002: "run the survey as root (become: true)",
     -8005: REBOOT + "; on a host that was rebooted run as root or: usermod -aG HwHiAiUser <user>",
-    -8006: "npu-smi info -t health -i 0; when it times out again: reboot", -9006: "npu-smi info -t health -i 0; when it times out again: reboot",
+    -8006: "npu-smi info -t health -i 0; when it times out again: reboot",
+    -9006: "npu-smi info -t health -i 0; when it times out again: reboot",
     -8012: "wait a minute, then npu-smi info; when it stays: reboot",
     -8013: "run the survey on the host itself, not inside a container",
     -8017: "wait for the firmware upgrade to end, then reboot",
@@ -50,7 +52,8 @@ def smi(view):
     elif not tool.get("path"):
         yield failed("npu-smi is not installed", expected, REMEDY_BY_KIND["command-not-found"])
     elif "not executable" in str(info.get("reason")):
-        yield failed("%s is not executable" % tool["path"], expected, "chmod 0755 %s; reinstall the Ascend HDK driver when that is not it" % tool["path"])
+        yield failed("%s is not executable" % tool["path"], expected,
+                     "chmod 0755 %s; reinstall the Ascend HDK driver when that is not it" % tool["path"])
     elif info.get("error"):
         found = "npu-smi: %s%s" % (info.get("kind"), " (%s)" % info["ret"] if info.get("ret") is not None else "")
         remedy = REMEDY_BY_CODE.get(info.get("ret")) or REMEDY_BY_KIND.get(info.get("kind"))
@@ -108,40 +111,39 @@ def chips_present(view):
 
 
 @rule("npu.chip_healthy", "Every planned chip is healthy", after=("npu.smi",),
-      why="npu-smi exits 0 with sick chips; only the Health column tells.", source="npu-smi command reference: OK, Warning, Alarm, Critical, UNKNOWN")
+      why="npu-smi exits 0 with sick chips; only the Health column tells.",
+      source="npu-smi command reference: OK, Warning, Alarm, Critical, UNKNOWN")
 def chip_healthy(view):
     wanted, bad = set(), False
     for instance in view.instances:
         for chip in view.wanted_chips(instance):
             wanted.add(chip["index"])
-            health = chip.get("health")
-            remedy = "npu-smi info -t health -i %s -c %s; plan other devices until it is repaired" % (chip.get("npu_id"), chip.get("chip_id"))
+            health, place = chip.get("health"), (chip.get("npu_id"), chip.get("chip_id"))
             if health != "OK":
                 bad = True
                 make = unsure if health is None else failed
-                yield make("NPU %s chip %s (%s) health %s" % (chip.get("npu_id"), chip.get("chip_id"), chip.get("device"), health or "not shown"),
-                           "OK", remedy, instance["name"])
+                yield make("NPU %s chip %s (%s) health %s" % (place + (chip["device"], health or "not shown")), "OK",
+                           "npu-smi info -t health -i %s -c %s; plan other devices until it is repaired" % place, instance["name"])
     if not bad:
         spare = ["NPU %s chip %s %s" % (c.get("npu_id"), c.get("chip_id"), c.get("health")) for c in view.peek("chips") or []
                  if c.get("health") != "OK" and c["index"] not in wanted]
         yield passed("%d planned chips OK%s" % (len(wanted), "; not planned: " + ", ".join(spare) if spare else ""), "OK")
 
 
-@rule("npu.chip_free", "No one else uses a planned chip", after=("npu.smi",),
+@each("npu.chip_free", "No one else uses a planned chip", after=("npu.smi",),
       why="One NPU serves one container at a time; a second one fails with -8020, ret 87 or too little free memory.",
       source="vllm-ascend issues 632 and 2698; idle memory of each chip from public npu-smi tables")
-def chip_free(view):
+def chip_free(view, instance):
     labels = dict((c.get("name"), c.get("labels") or {}) for c in view.read("containers"))
-    for instance in view.instances:
-        own = [name for name, label in labels.items() if label.get(INSTANCE_LABEL) == instance["name"]]
-        taken = False
-        for chip in view.wanted_chips(instance):
-            use = placement.foreign_use(chip, own, view.platform.get("idle_hbm_mib"))
-            if use:
-                taken = True
-                yield failed("%s is %s" % (chip["device"], use), "free", _release(chip, own, labels, view.peek("engine.name")), instance["name"])
-        if not taken:
-            yield passed("%d chips free or ours" % len(view.wanted_chips(instance)), "free", instance["name"])
+    own = [name for name, label in labels.items() if label.get(INSTANCE_LABEL) == instance["name"]]
+    taken = False
+    for chip in view.wanted_chips(instance):
+        use = placement.foreign_use(chip, own, view.platform.get("idle_hbm_mib"))
+        if use:
+            taken = True
+            yield failed("%s is %s" % (chip["device"], use), "free", _release(chip, own, labels, view.peek("engine.name")))
+    if not taken:
+        yield passed("%d chips free or ours" % len(view.wanted_chips(instance)), "free")
 
 
 def _release(chip, own, labels, engine):
@@ -158,26 +160,25 @@ def _release(chip, own, labels, engine):
     return "wait a minute (memory is released late) and run preflight again; then look for a hidden holder: cat /proc/uda/namespace_node"
 
 
-@rule("npu.device_node", "Planned chips have their device files", after=("npu.smi", "npu.chips_present"),
-      why="A container gets a chip through its device file and three shared ones.", source="vllm-ascend installation page, docker run --device")
-def device_node(view):
+@each("npu.device_node", "Planned chips have their device files", after=("npu.smi", "npu.chips_present"),
+      why="A container gets a chip through its device file and three shared ones.",
+      source="vllm-ascend installation page, docker run --device")
+def device_node(view, instance):
     present, nodes = view.read("devices"), view.peek("device_nodes") or {}
-    for instance in view.instances:
-        wanted = davinci(instance) + list(instance.get("common_devices") or view.platform.get("common_devices") or [])
-        absent = [path for path in wanted if path not in present]
-        absent += [c["device"] for c in view.wanted_chips(instance) if c.get("device_present") is False and c["device"] not in absent]
-        odd = [path for path in wanted if path in nodes and not _usable(nodes[path])]
-        expected = "all of %d device files" % len(wanted)
-        if odd:
-            yield failed("unusable: " + ", ".join("%s (mode %s%s)" % (
-                path, nodes[path].get("mode"), "" if nodes[path].get("character") else ", no character device") for path in odd),
-                expected, "ls -l %s; a driver device is a character device of HwHiAiUser, mode 0660: load the driver again (reboot)" % " ".join(odd),
-                instance["name"])
-        elif absent:
-            yield failed("missing: " + ", ".join(absent), expected, "lsmod | grep -e drv_devdrv -e davinci; load the driver (reboot) or repair it",
-                         instance["name"])
-        else:
-            yield passed("all there", expected, instance["name"])
+    wanted = davinci(instance) + list(instance.get("common_devices") or view.platform.get("common_devices") or [])
+    absent = [path for path in wanted if path not in present]
+    absent += [c["device"] for c in view.wanted_chips(instance) if c.get("device_present") is False and c["device"] not in absent]
+    odd = [path for path in wanted if path in nodes and not _usable(nodes[path])]
+    expected = "all of %d device files" % len(wanted)
+    if odd:
+        yield failed("unusable: " + ", ".join("%s (mode %s%s)" % (
+            path, nodes[path].get("mode"), "" if nodes[path].get("character") else ", no character device") for path in odd),
+            expected, "ls -l %s; it is a character device of HwHiAiUser, mode 0660: load the driver again (reboot)" % " ".join(odd))
+    elif absent:
+        yield failed("missing: " + ", ".join(absent), expected,
+                     "lsmod | grep -e drv_devdrv -e davinci; load the driver (reboot) or repair it")
+    else:
+        yield passed("all there", expected)
 
 
 def _usable(node):

@@ -145,6 +145,7 @@ BROKEN = {
     "no weights": (A2, [("survey.weights./models/gemma-4-31B-it", {"exists": False})], "instance.weights", "fail", DENSE, "does not exist",
                    "--local-dir /models/gemma-4-31B-it"),
     "short weights": (A2, [("survey.weights./models/gemma-4-31B-it.size_bytes", 31 * surveys.GB)], "instance.weights", "fail", DENSE, "31.0 GB", "download"),
+    "no weight files": (A2, [("survey.weights./models/gemma-4-31B-it.size_bytes", 0)], "instance.weights", "fail", DENSE, "no weights", "download"),
     "no config": (A2, [("survey.weights./models/gemma-4-31B-it.config", None)], "instance.weights", "fail", DENSE, "no readable config.json", "download"),
     "context too long": (A2, BIG_EXPLICIT, "instance.capacity", "fail", E2B, "262144000 tokens", "set max-model-len: "),
     "model too big": (A2, [("survey.weights./models/gemma-4-E2B-it.index_total_size", 60 * surveys.GB),
@@ -232,6 +233,13 @@ def test_without_an_index_the_catalogue_tells_the_size():
     result, open_findings = blocking(made)
     assert open_findings == []
     assert [f for f in result["findings"] if f["rule"] == "instance.capacity" and "by the catalogue, no index found" in f["found"]]
+
+
+def test_ephemeral_hccl_ports_are_a_note():
+    made = surveys.changed(A2, ("survey.host.port_range", [32768, 60999]), ("survey.host.reserved_ports", ""))
+    result, open_findings = blocking(made)
+    assert open_findings == []
+    assert "ip_local_reserved_ports=60000-60031" in [f for f in result["findings"] if f["rule"] == "instance.hccl_ports"][0]["found"]
 
 
 def test_a_slow_survey_is_not_a_wrong_clock():
