@@ -26,6 +26,7 @@ CERTIFICATE_FOLDERS = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 BODY_LIMIT = 8 << 20
 TRIES = 4
 SOCKET_TIMEOUT_S = 20.0
+GRACE_S = 3.0
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 _REPOSITORY = re.compile(r"^[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*$")
@@ -341,12 +342,14 @@ class Client:
         return result
 
 
-def ask_all(references, deadline_s=30.0, client=Client, credentials=None, insecure=None):
+def ask_all(references, deadline_s=30.0, client=Client, credentials=None, insecure=None, enough=None):
     """Ask every mirror at the same time which digest it holds. ``credentials``: ``{registry: (username, password)}``.
 
-    Returns the answers in the order of the references, see :func:`choose`; who is silent at the deadline gets an error.
+    Once an answer is ``enough`` (a predicate), the others have only a moment more: one stalled mirror must not hold up the fleet.
+    Returns the answers in the order of the references, see :func:`choose`; who is silent at the end gets an error.
     """
     answers = {}
+    lock = threading.Condition()
 
     def ask(reference):
         started = time.monotonic()
@@ -359,16 +362,23 @@ def ask_all(references, deadline_s=30.0, client=Client, credentials=None, insecu
         except RegistryError as error:
             answer["error"] = str(error)
         answer["elapsed_s"] = round(time.monotonic() - started, 3)
-        answers[reference] = answer
+        with lock:
+            answers[reference] = answer
+            lock.notify()
 
-    threads = [threading.Thread(target=ask, args=(reference,), daemon=True) for reference in references]
-    end = time.monotonic() + deadline_s + 1.0
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return [answers.get(reference) or {"reference": reference, "digest": None, "error": "no answer within %.0f s" % deadline_s,
-                                       "elapsed_s": deadline_s} for reference in references]
+    started = time.monotonic()
+    end = started + deadline_s + 1.0
+    for reference in references:
+        threading.Thread(target=ask, args=(reference,), daemon=True).start()
+    with lock:
+        satisfied = False
+        while len(answers) < len(set(references)) and time.monotonic() < end:
+            lock.wait(end - time.monotonic())
+            if not satisfied and enough and any(enough(answer) for answer in answers.values()):
+                satisfied, end = True, min(end, time.monotonic() + GRACE_S)
+        waited = time.monotonic() - started
+        return [answers.get(reference) or {"reference": reference, "digest": None, "error": "no answer within %.0f s" % waited,
+                                           "elapsed_s": waited} for reference in references]
 
 
 def select(references, pinned=None, origin=None, **options):
@@ -376,7 +386,10 @@ def select(references, pinned=None, origin=None, **options):
 
     When every tag has moved away from the pinned digest, the mirrors are asked for that digest itself.
     """
-    choice = choose(ask_all(references, **options), pinned, origin)
+    def enough(answer):
+        return answer["digest"] is not None and (answer["digest"] == pinned if pinned else answer["reference"] == origin)
+
+    choice = choose(ask_all(references, enough=enough, **options), pinned, origin)
     if pinned and not choice["trusted"] and choice["liars"]:
         asked = [by_digest(reference, pinned) for reference in references]
         again = choose(ask_all(asked, **options), pinned, origin)
