@@ -145,7 +145,8 @@ def _unreserved(view, base):
     span, last = view.peek("host.port_range") or [], base + HCCL_PORTS - 1
     if len(span) != 2 or last < span[0] or base > span[1] or view.peek("host.reserved_ports"):
         return ""
-    return "; safer: sysctl -w net.ipv4.ip_local_reserved_ports=%d-%d, %d .. %d are for outgoing connections" % (base, last, span[0], span[1])
+    return "; %d .. %d are for outgoing connections, safer: sysctl -w net.ipv4.ip_local_reserved_ports=%d-%d" % (
+        span[0], span[1], base, last)
 
 
 @each("instance.mounts_exist", "Everything that is mounted exists on the host",

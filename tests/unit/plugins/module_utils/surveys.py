@@ -42,7 +42,8 @@ CONFIGS = {
     "gemma-4-E4B-it": gemma4(42, 35, 8, 2, 2, 131072, 512),
     "gemma-4-26B-A4B-it": gemma4(30, 25, 16, 8, 2, 262144),
     "gemma-4-31B-it": gemma4(60, 50, 32, 16, 4, 262144),
-    "gemma-3-270m-it": {"model_type": "gemma3_text", "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+    "gemma-3-270m-it": {"model_type": "gemma3_text", "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1,
+                        "head_dim": 256,
                         "hidden_size": 640, "sliding_window": 512, "_sliding_window_pattern": 6, "max_position_embeddings": 32768},
     "Qwen3-32B": {"model_type": "qwen3", "num_hidden_layers": 64, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128,
                   "hidden_size": 5120, "max_position_embeddings": 40960, "use_sliding_window": False, "sliding_window": None},
@@ -87,7 +88,8 @@ def instance(name, model, devices, port, platform="a2", hccl=None, **changes):
                "/etc/ascend_install.info", "/models/" + model]
     config = CONFIGS[model].get("text_config", CONFIGS[model])
     made = {
-        "name": name, "model": model, "served_model_name": model, "unit": "vllm-ascend-%s.service" % name, "container": "vllm-ascend-" + name,
+        "name": name, "model": model, "served_model_name": model, "unit": "vllm-ascend-%s.service" % name,
+        "container": "vllm-ascend-" + name,
         "device_count": len(devices), "explicit_devices": None, "devices": ["/dev/davinci%d" % n for n in devices], "chips": list(devices),
         "common_devices": list(COMMON), "port": port, "tensor_parallel_size": len(devices), "image": IMAGE,
         "image_reference": "%s@%s" % (IMAGE.rsplit(":", 1)[0], DIGEST),
@@ -116,12 +118,16 @@ def survey(platform="a2", instances=()):
     paths = dict((mount["source"], {"exists": True, "kind": "file" if mount["source"].endswith((".info", "npu-smi")) else "directory",
                                     "size_bytes": 4096, "mode": "0755", "free_bytes": 200 * GIB, "free_inodes": 10 ** 7})
                  for one in instances for mount in one["mounts"] if not mount["source"].startswith("/models"))
-    paths["/var/lib/docker"] = {"exists": True, "kind": "directory", "size_bytes": 4096, "mode": "0711", "free_bytes": 200 * GIB, "free_inodes": 10 ** 7}
+    paths["/var/lib/docker"] = {"exists": True, "kind": "directory", "size_bytes": 4096, "mode": "0711", "free_bytes": 200 * GIB,
+                                "free_inodes": 10 ** 7}
     return {
         "schema": 1, "elapsed_s": 0.21,
-        "host": {"hostname": "node", "architecture": "aarch64", "kernel": "5.10.0-182.0.0.95.oe2203sp3.aarch64", "boot_id": "b", "python": "3.9.9",
-                 "epoch_s": NOW + 0.5, "os": {"id": "openEuler", "version_id": "22.03", "pretty_name": "openEuler 22.03 (LTS-SP3)"}, "cpu_count": 192,
-                 "memory_total_mib": 1546000, "memory_available_mib": 1500000, "systemd": {"state": "running", "version": "249"}, "selinux": "disabled",
+        "host": {"hostname": "node", "architecture": "aarch64", "kernel": "5.10.0-182.0.0.95.oe2203sp3.aarch64", "boot_id": "b",
+                 "python": "3.9.9",
+                 "epoch_s": NOW + 0.5, "os": {"id": "openEuler", "version_id": "22.03", "pretty_name": "openEuler 22.03 (LTS-SP3)"},
+                 "cpu_count": 192,
+                 "memory_total_mib": 1546000, "memory_available_mib": 1500000, "systemd": {"state": "running", "version": "249"},
+                 "selinux": "disabled",
                  "proxies": {}},
         "npu_smi": {"path": "/usr/local/bin/npu-smi", "rc": 0, "timed_out": False, "elapsed_s": 0.1,
                     "info": {"npu_smi_version": "25.5.0", "driver_version": "25.5.0", "chips": [{"npu_id": c["npu_id"]} for c in found],
@@ -134,15 +140,19 @@ def survey(platform="a2", instances=()):
         "devices": [chip["device"] for chip in found] + COMMON,
         "device_nodes": dict((path, {"mode": "0660", "uid": 1000, "gid": 1000, "character": True})
                              for path in [chip["device"] for chip in found] + COMMON),
-        "engine": {"name": "docker", "path": "/usr/bin/docker", "version": "20.10.24+dfsg1", "api_version": "1.41", "data_root": "/var/lib/docker",
-                   "cgroup_driver": "systemd", "containerd_version": "1.6.20~ds1", "security_options": ["name=seccomp,profile=default"], "error": None},
+        "engine": {"name": "docker", "path": "/usr/bin/docker", "version": "20.10.24+dfsg1", "api_version": "1.41",
+                   "data_root": "/var/lib/docker",
+                   "cgroup_driver": "systemd", "containerd_version": "1.6.20~ds1", "security_options": ["name=seccomp,profile=default"],
+                   "error": None},
         "images": [], "containers": [], "device_plugins": [], "instances": {},
         "ports": dict((str(one["port"]), {"free": True, "error": None, "listener": None}) for one in instances),
         "paths": paths,
         "weights": dict((one["weights"]["path"], {
-            "exists": True, "missing_files": [], "small_files": [], "quantization_description": one["options"].get("quantization") == "ascend",
+            "exists": True, "missing_files": [], "small_files": [],
+            "quantization_description": one["options"].get("quantization") == "ascend",
             "config": copy.deepcopy(CONFIGS[one["model"]]), "error": None,
-            "size_bytes": int(SIZES_GB[one["model"]] * GB) + 10 ** 7, "index_total_size": int(SIZES_GB[one["model"]] * GB)}) for one in instances),
+            "size_bytes": int(SIZES_GB[one["model"]] * GB) + 10 ** 7,
+            "index_total_size": int(SIZES_GB[one["model"]] * GB)}) for one in instances),
         "errors": [],
     }
 
@@ -153,7 +163,8 @@ def context(platform="a2", instances=None):
         instances = [instance("qwen3-32b", "Qwen3-32B", [0, 1, 2, 3], 8000, platform)] if platform == "310p" else gemma_instances(platform)
     plan = {"platform": platform, "architecture": "aarch64", "engine": "docker", "engine_path": "/usr/bin/docker",
             "state_directory": "/var/lib/vllm-ascend-fleet", "notes": [], "conflict": None, "instances": instances}
-    images = {IMAGE: {"origin": "quay.io/ascend/vllm-ascend:v0.18.0rc1" + FAMILIES[platform]["suffix"], "architecture": "arm64", "platform": platform,
+    images = {IMAGE: {"origin": "quay.io/ascend/vllm-ascend:v0.18.0rc1" + FAMILIES[platform]["suffix"], "architecture": "arm64",
+                      "platform": platform,
                       "digest": DIGEST, "cann": "8.5.1", "target": IMAGE, "target_digest": DIGEST}}
     return {"survey": survey(platform, instances), "host_plan": plan, "images": images, "platform": PLATFORMS[platform],
             "compatibility": COMPATIBILITY, "now_epoch_s": NOW, "settings": {}}

@@ -57,8 +57,10 @@ def test_a_waiver_turns_the_verdict_and_stays_visible():
 
 
 def test_a_waiver_may_name_hosts_by_pattern():
-    assert gate.judge({"a2-1": OLD_DRIVER}, waivers=[{"rule": "npu.driver_version", "reason": "r", "hosts": "a2-*"}])["hosts"] == {"a2-1": "pass"}
-    assert gate.judge({"a2-1": OLD_DRIVER}, waivers=[{"rule": "npu.driver_version", "reason": "r", "hosts": ["a3-*"]}])["hosts"] == {"a2-1": "fail"}
+    assert gate.judge({"a2-1": OLD_DRIVER},
+                      waivers=[{"rule": "npu.driver_version", "reason": "r", "hosts": "a2-*"}])["hosts"] == {"a2-1": "pass"}
+    assert gate.judge({"a2-1": OLD_DRIVER},
+                      waivers=[{"rule": "npu.driver_version", "reason": "r", "hosts": ["a3-*"]}])["hosts"] == {"a2-1": "fail"}
 
 
 def test_a_waived_rule_does_not_excuse_those_behind_it():
@@ -126,7 +128,8 @@ def test_rules_are_complete():
 
 
 @pytest.mark.parametrize("names,short", [
-    (["a2-1", "a2-2", "a2-3", "a2-5", "b"], "a2-[1-3,5], b"), (["a2-10", "a2-9"], "a2-[9-10]"), (["n01", "n02", "n10"], "n[01-02,10]"), (["n09", "n10"], "n[09-10]"), (["n9", "n010"], "n[9,010]"), (["x"], "x"),
+    (["a2-1", "a2-2", "a2-3", "a2-5", "b"], "a2-[1-3,5], b"), (["a2-10", "a2-9"], "a2-[9-10]"), (["n01", "n02", "n10"], "n[01-02,10]"),
+    (["n09", "n10"], "n[09-10]"), (["n9", "n010"], "n[9,010]"), (["x"], "x"),
     (["r1-n1.lab", "r1-n2.lab", "r2-n1.lab"], "r1-n[1-2].lab, r2-n1.lab"), ([], ""),
 ])
 def test_host_lists(names, short):
