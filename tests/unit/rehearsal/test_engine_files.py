@@ -52,9 +52,20 @@ def test_trees_keep_every_byte(image, tmp_path):
 
 
 def test_a_source_package_that_is_another_one_is_refused(image, tmp_path, monkeypatch):
-    monkeypatch.setattr(image, "run", lambda words, remedy: (tmp_path / "sources" / "x.tar.gz").write_bytes(b"other"))
+    def fetch(words):
+        if "--download" in words:
+            (tmp_path / "sources" / "x.tar.gz").write_bytes(b"other")
+        return ""
+
+    monkeypatch.setattr(image, "run", lambda words, remedy, **environment: fetch(words))
     with pytest.raises(image.Failed, match="expected sha256 0000, found d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa"):
         image.source(tmp_path, "x==1", "x.tar.gz", "0000")
+
+
+def test_sources_come_from_the_index_that_pip_uses(image, monkeypatch):
+    said = ":env:.index-url='https://mirror.example.net/simple'\nglobal.cert='/ca.pem'\nglobal.index-url='https://other.example.net/simple'\n"
+    monkeypatch.setattr(image, "run", lambda words, remedy: said)
+    assert image.index_of_pip() == (["--index-url", "https://mirror.example.net/simple"], {"SSL_CERT_FILE": "/ca.pem"})
 
 
 def test_a_change_of_the_base_changes_the_inputs(image):

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -46,15 +47,29 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def run(words, remedy):
+def run(words, remedy, **environment):
     """Output of a command; a failure becomes one sentence with its last lines."""
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
+        done = subprocess.run(words, env=dict(os.environ, **environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
     except FileNotFoundError:
         raise Failed("%s not found; %s" % (words[0], remedy)) from None
     if done.returncode:
-        raise Failed("%s failed with code %d: %s; %s" % (" ".join(words[:3]), done.returncode, " | ".join(done.stdout.split("\n")[-6:]), remedy))
+        last = " | ".join(done.stdout.strip().split("\n")[-5:])
+        raise Failed("%s failed with code %d: %s; %s" % (" ".join(words[:4]), done.returncode, last, remedy))
     return done.stdout
+
+
+def index_of_pip():
+    """unearth's options and environment that take it where pip goes: index, trusted hosts, certificates."""
+    settings = {}
+    for line in sorted(run([sys.executable, "-m", "pip", "config", "list"], "pip must run in %s" % sys.executable).splitlines(), reverse=True):
+        name, equals, value = line.partition("=")
+        if equals:
+            settings[name.rpartition(".")[2]] = value.strip("'\"")  # reversed: the environment (":env:") comes last and wins
+    options = ["--index-url", settings["index-url"]] if settings.get("index-url") else []
+    for host in settings.get("trusted-host", "").split():
+        options += ["--trusted-host", host]
+    return options, {"SSL_CERT_FILE": settings["cert"]} if settings.get("cert") else {}
 
 
 def source(cache, requirement, name, digest):
@@ -63,8 +78,9 @@ def source(cache, requirement, name, digest):
     if path.exists() and sha256(path) == digest:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    run([sys.executable, "-m", "unearth", "--no-binary", "--download", str(path.parent), requirement],
-        "the Python package index must be reachable and unearth installed (requirements.txt)")
+    options, environment = index_of_pip()
+    run([sys.executable, "-m", "unearth", "--no-binary", "--download", str(path.parent)] + options + [requirement],
+        "the Python package index must be reachable and unearth installed (requirements.txt)", **environment)
     found = sha256(path) if path.exists() else "no file"
     if found != digest:
         raise Failed("%s: expected sha256 %s, found %s; remove the file and look at the package index in use" % (path, digest, found))
@@ -126,9 +142,9 @@ def build(arguments):
                 shutil.copy(HERE / name, context)
             shutil.copytree(HERE / "vllm_sim", Path(context) / "vllm_sim", ignore=shutil.ignore_patterns("__pycache__"))
             for platform in stale:
-                run(["env", "DOCKER_BUILDKIT=0", arguments.docker, "build", "--network", "host", "--build-arg", "BASE=" + arguments.base,
+                run([arguments.docker, "build", "--network", "host", "--build-arg", "BASE=" + arguments.base,
                      "--build-arg", "SOC_VERSION=" + PLATFORMS[platform], "--label", "%s=%s" % (LABEL, inputs), "--tag", tags[platform], context],
-                    "the Debian mirror must be reachable from this machine")
+                    "the Debian mirror must be reachable from this machine", DOCKER_BUILDKIT="0")
     return {"changed": bool(stale), "images": {tag: image_id(arguments.docker, tag) for tag in tags.values()},
             "elapsed_s": round(time.monotonic() - start, 1)}
 
