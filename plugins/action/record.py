@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
         lines = [("HOST", "MODEL", "NPUS", "PORT", "PATCH SET", "OUTCOME", "READY")]
         for row in rows:
             numbers = ",".join(device.rsplit("davinci", 1)[-1] for device in row["devices"]) or "-"
-            ready = "%.1f s" % row["ready_s"] if row["ready_s"] is not None and row["curl"] else "-"
+            ready = "%.1f s" % row["ready_s"] if row["ready_s"] is not None and row["outcome"] == "deployed" else "-"
             lines.append((row["host"], row["model"], numbers, str(row["port"]), row["patch_set"] or "-", row["outcome"], ready))
         self._display.display("\n" + "\n".join(plan_text.table(lines)) + "\n")
         for row in rows:

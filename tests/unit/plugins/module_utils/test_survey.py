@@ -24,10 +24,12 @@ def nodes(*numbers):
 
 def raw_of(info, numbers, **changes):
     raw = {
-        "errors": [], "host": {"hostname": "a2-1"}, "npu_smi": {"path": "/usr/local/bin/npu-smi", "rc": 0, "timed_out": False, "elapsed_s": 0.1, "info": info},
+        "errors": [], "host": {"hostname": "a2-1"},
+        "npu_smi": {"path": "/usr/local/bin/npu-smi", "rc": 0, "timed_out": False, "elapsed_s": 0.1, "info": info},
         "files": {
             "install_info": {"path": "/etc/ascend_install.info", "text": "UserName=HwHiAiUser\n", "error": None},
-            "driver": {"path": "/d/version.info", "text": "Version=25.5.1\ncompatible_version_fw=[7.0.0,8.9.9]\n", "error": None, "install_path": "/d", "mtime": 5.0},
+            "driver": {
+                "path": "/d/version.info", "text": "Version=25.5.1\ncompatible_version_fw=[7.0.0,8.9.9]\n", "error": None, "install_path": "/d", "mtime": 5.0},
             "firmware": {"path": "/f/version.info", "text": "Version=7.8.0.5.216\nfirmware_version=1.0\n", "error": None},
             "toolkit": {"path": "/t", "text": None, "error": "/t: No such file or directory"},
             "nnal": {"path": "/n", "text": None, "error": "/n: No such file or directory"},
@@ -166,6 +168,12 @@ def test_listener_in_our_unit():
     assert survey.owner_of(None, None, "vllm-ascend-") == (None, None)
 
 
+def test_a_process_belongs_to_the_innermost_container_that_the_engine_knows():
+    ours = {"id": "b" * 64, "labels": {survey.INSTANCE_LABEL: "one"}}
+    assert survey.owner_of("0::/docker/%s/engine/%s\n" % ("a" * 64, "b" * 64), [ours], "vllm-ascend-") == (ours, "one")
+    assert survey.owner_of("0::/docker/%s\n" % ("a" * 64), [ours], "vllm-ascend-") == (None, None)
+
+
 def test_proc_net_tcp():
     text = ("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
             "   0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0\n"
@@ -194,7 +202,8 @@ NeedDaemonReload=yes
 
 def test_instances_and_units():
     state = {"gemma": {"release": "abc", "previous": None, "manifest": {"a": 1}}, "gone": {"release": None, "previous": None, "manifest": None}}
-    instances = survey.join_instances(state, {"text": UNITS, "sha256": {"vllm-ascend-gemma.service": "12", "vllm-ascend-other.service": None}}, "vllm-ascend-")
+    files = {"vllm-ascend-gemma.service": "12", "vllm-ascend-other.service": None}
+    instances = survey.join_instances(state, {"text": UNITS, "sha256": files}, "vllm-ascend-")
     assert instances["gemma"]["unit"] == {
         "name": "vllm-ascend-gemma.service", "load_state": "loaded", "active_state": "active", "sub_state": "running", "unit_file_state": "enabled",
         "restarts": 2, "needs_reload": False, "unit_sha256": "12", "main_pid": 4711}
@@ -226,10 +235,11 @@ def test_engine_of_both_kinds():
     docker = survey.join_engine({
         "name": "docker", "version": {"Version": "26.1.4", "ApiVersion": "1.45", "Components": [{"Name": "containerd", "Version": "1.7.1"}]},
         "info": {"DockerRootDir": "/var/lib/docker", "CgroupDriver": "systemd", "HttpProxy": "http://u:secret@proxy:3128"}})
-    assert (docker["data_root"], docker["containerd_version"], docker["proxies"]) == ("/var/lib/docker", "1.7.1", {"http_proxy": "http://***@proxy:3128"})
+    assert (docker["data_root"], docker["containerd_version"]) == ("/var/lib/docker", "1.7.1")
+    assert docker["proxies"] == {"http_proxy": "http://***@proxy:3128"}
     podman = survey.join_engine({
         "name": "podman", "version": {"Version": "4.9.3", "ApiVersion": "4.9.3"},
-        "info": {"host": {"cgroupManager": "systemd", "cgroupVersion": "v2"}, "store": {"graphRoot": "/var/lib/containers/storage", "graphDriverName": "overlay"}}})
+        "info": {"host": {"cgroupManager": "systemd", "cgroupVersion": "v2"}, "store": {"graphRoot": "/var/lib/containers/storage"}}})
     assert (podman["data_root"], podman["cgroup_driver"], podman["cgroup_version"]) == ("/var/lib/containers/storage", "systemd", "2")
 
 
@@ -244,7 +254,8 @@ def test_images():
 
 
 @pytest.mark.parametrize("query, text, status", [
-    ("link", "link status: UP\n", "UP"), ("net_health", "net health status: Success\n", "Success"), ("net_health", "net health status: Receive timeout\n", "Receive timeout"),
+    ("link", "link status: UP\n", "UP"), ("net_health", "net health status: Success\n", "Success"),
+    ("net_health", "net health status: Receive timeout\n", "Receive timeout"),
     ("ip", "ipaddr:10.45.100.1\nnetmask:255.255.255.0\n", "10.45.100.1"),
     ("tls", "dev_id:0, tls switch[1](0:disable, 1:enable), tls alarm time threshold[60]days\n", "1"), ("link", "Cmd executed failed\n", None),
 ])
@@ -259,4 +270,5 @@ def test_npu_smi_result():
     assert "error" not in good["info"] and "incomplete" not in good["info"]
     assert survey.npu_smi_result("/x", 1, False, 0.1, table, "", None)["info"]["incomplete"] == ["npu-smi ended with status 1 after its table"]
     assert survey.npu_smi_result("/x", None, True, 60, "Initialize SchedulerClient...\n", "", None)["info"]["kind"] == "timeout"
-    assert survey.npu_smi_result("/x", 127, False, 0.1, "", "npu-smi: error while loading shared libraries: libc_sec.so", None)["info"]["kind"] == "library-missing"
+    missing = survey.npu_smi_result("/x", 127, False, 0.1, "", "npu-smi: error while loading shared libraries: libc_sec.so", None)
+    assert missing["info"]["kind"] == "library-missing"
