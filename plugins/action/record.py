@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
                 "reverted": [entry["name"] for entry in reverted.get("previous", ())],
                 "removed": [entry["name"] for entry in reverted.get("absent", ())],
             }
-        rows = recovery.summarize(args["plan"], results)
+        rows = recovery.summarize(args["plan"], results, self._task.check_mode)
         report.save(pathlib.Path(args["directory"]), "run.json", {"instances": rows, "hosts": results})
         self._show(rows)
         return {"changed": False, "instances": rows, "failed_hosts": sorted(host for host, r in results.items() if r["failure"])}

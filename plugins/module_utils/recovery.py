@@ -77,13 +77,14 @@ def to_revert(instances, found, released, proven):
     return result
 
 
-def summarize(plan, results):
+def summarize(plan, results, check_mode=False):
     """How each instance of a run ended.
 
     :param dict plan: the plan that was carried out.
     :param dict results: {host: {"differences", "proven", "failure": None or one line, "reverted": [name], "removed": [name], "address"}}.
     :returns: a list of rows: {"host", "instance", "model", "devices", "port", "patch_set", "outcome", "ready_s", "curl", "reason"};
-        outcome is "unchanged", "deployed", "reverted", "removed", "failed" or "not reached".
+        outcome is "unchanged", "deployed", "reverted", "removed", "failed" or "not reached"; in check mode also "would build",
+        "would install", "would replace" and "would start".
     """
     rows = []
     for host, entry in plan["hosts"].items():
@@ -96,10 +97,12 @@ def summarize(plan, results):
                 outcome = "reverted"
             elif name in result.get("removed", ()):
                 outcome = "removed"
-            elif proof.get("ready"):
+            elif proof.get("ready") and not (check_mode and action != "keep"):
                 outcome = "unchanged" if action == "keep" else "deployed"
+            elif result.get("failure"):
+                outcome = "failed"
             else:
-                outcome = "failed" if result.get("failure") else "not reached"
+                outcome = "would " + action if check_mode and action not in (None, "keep") else "not reached"
             rows.append({
                 "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": instance["port"],
                 "patch_set": (instance["patch_set"] or {}).get("name") if isinstance(instance["patch_set"], dict) else instance["patch_set"],

@@ -40,6 +40,8 @@ def test_every_instance_of_the_plan_has_an_outcome():
     good = next(row for row in rows if row["instance"] == "good")
     assert good["curl"].startswith("curl -sS http://192.0.2.1:8000/v1/chat/completions ")
     assert good["ready_s"] == 3.1
+    rows = recovery.summarize(plan, {"h": {"differences": DIFFERENCES, "proven": {"same": {"ready": True}, "old": {"ready": True}}}}, True)
+    assert [row["outcome"] for row in rows] == ["would replace", "would install", "unchanged", "would replace", "not reached", "not reached"]
 
 
 def test_the_key_is_named_not_shown():
