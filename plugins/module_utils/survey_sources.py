@@ -157,7 +157,8 @@ def read(parameters):
     raw["files"] = reader.guard("version files", {}, _files)
     raw["device_nodes"] = reader.guard("/dev", {}, _device_nodes)
     raw["engine"] = reader.guard("container engine", {"error": "not read"}, _engine, parameters)
-    wanted = list(parameters["paths"]) + [path for path in (survey.join_engine(raw["engine"])["data_root"], parameters["state_directory"]) if path]
+    data_root = survey.join_engine(raw["engine"])["data_root"]
+    wanted = list(parameters["paths"]) + [path for path in (data_root, parameters["state_directory"]) if path]
     raw["paths"] = reader.with_deadline("paths", {}, TOOL_DEADLINE_S, lambda: dict((path, _path(path)) for path in wanted))
     raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
     raw["device_plugins"] = sorted(found for pattern in DEVICE_PLUGINS for found in glob.glob(pattern))

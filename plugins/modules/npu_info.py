@@ -15,7 +15,7 @@ description:
   - It only looks. What could not be read is V(none) and has an entry in RV(survey.errors). Sources that disagree count as not read.
   - Needs nothing on the host but Python 3.7. It is meant to run as root; as another user it sees less and says so.
 author:
-  - The vllm_ascend.fleet authors
+  - The vllm_ascend.fleet authors (@vllm-ascend)
 attributes:
   check_mode:
     description: Can run in C(check_mode) and return the same without changing anything.

@@ -127,7 +127,8 @@ def test_not_a_version(text):
 @pytest.mark.parametrize("version, low, high, inside", [
     ("7.7.0.1.231", "7.0.0", "7.7.99", True), ("7.7.99.4", "7.0.0", "7.7.99", True), ("7.8.0", "7.0.0", "7.7.99", False),
     ("6.4.12", "7.0.0", "7.7.99", False), ("24.1.rc1", "24.1.rc1", "24.1.rc1", True), ("24.1.rc2", "24.1.rc1", "24.1.rc1", False),
-    ("25.5.1", "25.5", "25.5", True), ("25.5.rc1", "25.5.0", "25.5.9", False), ("25.0.rc1.1", "25.0", "25.0", True), ("24.1.rc3.7", "24.1.rc1", "24.1.rc2", False),
+    ("25.5.1", "25.5", "25.5", True), ("25.5.rc1", "25.5.0", "25.5.9", False),
+    ("25.0.rc1.1", "25.0", "25.0", True), ("24.1.rc3.7", "24.1.rc1", "24.1.rc2", False),
 ])
 def test_ranges(version, low, high, inside):
     assert version_files.version_in_range(version, low, high) is inside
