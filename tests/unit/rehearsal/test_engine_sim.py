@@ -356,7 +356,8 @@ def test_tensor_parallel_workers_have_titles_and_take_the_engine_with_them(box):
 
 
 def test_the_port_is_taken_but_refuses_while_the_model_loads(box):
-    server = box.launch(REHEARSAL_START_S="30")
+    (box.faults / "engine_start_delay_s.m").write_text("30")
+    server = box.launch()
     deadline = time.monotonic() + 10
     while True:
         with socket.socket() as plain:
@@ -433,8 +434,8 @@ def test_levers_while_it_runs(box):
     assert server.text("What is the capital of France?") == ""
     pulled("engine_error_body", "device lost")
     assert server.ask("hello") == (200, {"error": {"message": "device lost", "type": "InternalServerError", "param": None, "code": 500}})
-    for name in ("health_only", "engine_hangs_after_headers"):
-        pulled(name)
+    for name in ("health_only", "engine_hangs_after_headers", "slow_tokens_s"):
+        pulled(name, "30")
         with pytest.raises(socket.timeout):
             server.request("POST", "/v1/completions", {"model": "m", "prompt": "a"}, timeout=0.3)
         assert server.get("/health")[0] == 200
