@@ -389,6 +389,22 @@ def test_a_stop_drains_only_with_a_shutdown_timeout(box, timeout, reason):
     assert json.loads(answers[0][1])["choices"][0]["finish_reason"] == reason
 
 
+def test_requests_beyond_the_seats_wait_and_are_counted(box):
+    server = box.start("--max-num-seqs", "1", REHEARSAL_TOKEN_S="0.02")
+    body = {"model": "m", "prompt": "a", "max_tokens": 40, "ignore_eos": True}
+    answers = []
+    clients = [threading.Thread(target=lambda: answers.append(server.request("POST", "/v1/completions", body)[0])) for _number in range(2)]
+    for client in clients:
+        client.start()
+    deadline = time.monotonic() + 10
+    while 'vllm:num_requests_waiting{engine="0",model_name="m"} 1.0' not in server.get("/metrics")[1]:
+        assert time.monotonic() < deadline
+    for client in clients:
+        client.join(15)
+    assert answers == [200, 200]
+    assert 'vllm:num_requests_waiting{engine="0",model_name="m"} 0.0' in server.get("/metrics")[1]
+
+
 def test_the_key_guards_v1_only(box):
     server = box.start(VLLM_API_KEY="secret")
     assert server.get("/v1/models") == (401, '{"error":"Unauthorized"}')

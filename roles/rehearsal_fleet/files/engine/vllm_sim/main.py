@@ -130,8 +130,8 @@ def serve(args):
 
     capacity = max(1, int(left * 2 ** 30 / 81920))
     log.line("GPU KV cache size: %s tokens" % format(capacity, ","), source="kv_cache_utils.py:1314")
-    state = server.State(args, names, length, Metrics(names[0], engines, args.enable_prefix_caching is not False), capacity,
-                         checks.answers_nonsense(config))
+    state = server.State(args, names, length, Metrics(names[0], engines, args.enable_prefix_caching is not False, args.max_num_seqs or 256),
+                         capacity, checks.answers_nonsense(config))
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: told.set())
@@ -165,12 +165,12 @@ def _stand(args, state, http, cores, told):
 
 def _drain(timeout, state, cores):
     log.line("Shutdown initiated (timeout=%d)" % timeout, source="core.py:1201")
-    running = state.metrics.total_running()
+    running = state.metrics.unfinished()
     if timeout > 0 and running:
         log.line("Draining %d in-flight requests (timeout=%ds)" % (running, timeout), source="core.py:1213")
         state.phase = "draining"
         until = time.monotonic() + timeout
-        while state.metrics.total_running() and time.monotonic() < until:
+        while state.metrics.unfinished() and time.monotonic() < until:
             if processes.dead(cores):
                 state.phase = "dead"
                 break
@@ -181,7 +181,7 @@ def _drain(timeout, state, cores):
         state.phase = "aborting"
     # The last answers leave before the process does.
     until = time.monotonic() + 2
-    while state.metrics.total_running() and time.monotonic() < until:
+    while state.metrics.unfinished() and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(0.05)
 

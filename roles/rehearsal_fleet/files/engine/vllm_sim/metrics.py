@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 COUNTERS = ("vllm:num_preemptions", "vllm:prefix_cache_queries", "vllm:prefix_cache_hits", "vllm:prompt_tokens", "vllm:generation_tokens")
@@ -18,9 +19,10 @@ BLOCK = 128
 class Metrics:
     """Counts of one server with one or more engines; requests go to the engines in turn."""
 
-    def __init__(self, model, engines, prefix_caching):
-        self.model, self.engines, self.prefix_caching = model, engines, prefix_caching
-        self.lock = threading.Lock()
+    def __init__(self, model, engines, prefix_caching, seats):
+        self.model, self.engines, self.prefix_caching, self.seats = model, engines, prefix_caching, seats
+        self.lock = threading.Condition()
+        self.waiting = [0] * engines
         self.turn = 0
         self.running = [0] * engines
         self.used_tokens = [0] * engines
@@ -29,11 +31,19 @@ class Metrics:
         self.histograms = {name: [[[0] * (len(SECONDS) + 1), 0.0] for engine in range(engines)] for name in HISTOGRAMS}
         self.blocks = [set() for engine in range(engines)]
 
-    def begin(self, prompt):
-        """A request starts; prompt: its tokens. Returns the number of its engine."""
+    def begin(self, prompt, patient):
+        """A request starts once its engine has a seat (--max-num-seqs), or when patient() ends.
+
+        prompt: its tokens. Returns the number of its engine.
+        """
+        start = time.monotonic()
         with self.lock:
             engine = self.turn % self.engines
             self.turn += 1
+            self.waiting[engine] += 1
+            while self.running[engine] >= self.seats and patient():
+                self.lock.wait(0.1)
+            self.waiting[engine] -= 1
             self.running[engine] += 1
             self.used_tokens[engine] += len(prompt)
             self.counters["vllm:prompt_tokens"][engine] += len(prompt)
@@ -44,7 +54,7 @@ class Metrics:
                     chain = hash((chain, tuple(prompt[start:start + BLOCK])))
                     self.counters["vllm:prefix_cache_hits"][engine] += BLOCK if chain in self.blocks[engine] else 0
                     self.blocks[engine].add(chain)
-            self._observe("vllm:request_queue_time_seconds", engine, 0.0)
+            self._observe("vllm:request_queue_time_seconds", engine, time.monotonic() - start)
             return engine
 
     def token(self, engine, name, elapsed):
@@ -61,11 +71,12 @@ class Metrics:
             self.used_tokens[engine] -= tokens
             self.success[engine][reason] += 1
             self._observe("vllm:e2e_request_latency_seconds", engine, elapsed)
+            self.lock.notify_all()
 
-    def total_running(self):
-        """Requests in work over all engines."""
+    def unfinished(self):
+        """Requests in work or waiting, over all engines."""
         with self.lock:
-            return sum(self.running)
+            return sum(self.running) + sum(self.waiting)
 
     def _observe(self, name, engine, value):
         buckets, total = self.histograms[name][engine]
@@ -76,7 +87,7 @@ class Metrics:
         """The page; capacity: tokens that fit into the cache of one engine."""
         lines = []
         with self.lock:
-            gauges = (("vllm:num_requests_running", self.running), ("vllm:num_requests_waiting", [0] * self.engines),
+            gauges = (("vllm:num_requests_running", self.running), ("vllm:num_requests_waiting", self.waiting),
                       ("vllm:kv_cache_usage_perc", [min(1.0, used / float(capacity)) for used in self.used_tokens]))
             for name, values in gauges:
                 lines.append("# TYPE %s gauge" % name)

@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(503 if self.state.phase == "dead" else 200)
 
     def _load(self):
-        return self.state.metrics.total_running() if self.state.args.enable_server_load_tracking else 0
+        return self.state.metrics.unfinished() if self.state.args.enable_server_load_tracking else 0
 
     def _metrics(self):
         self._send(200, self.state.metrics.text(self.state.capacity).encode(), "text/plain; version=0.0.4; charset=utf-8")
@@ -279,9 +279,10 @@ class Reply:
     def run(self, pieces, delay):
         """Work through the pieces, `delay` seconds each, and answer."""
         state, metrics = self.handler.state, self.handler.state.metrics
-        start = last = time.monotonic()
-        engine, done, sent, reason = metrics.begin(self.prompt), [], 0, "abort"
+        start = time.monotonic()
         accepted = state.phase == "serving"
+        engine = metrics.begin(self.prompt, lambda: accepted and state.phase in ("serving", "draining"))
+        done, sent, reason, last = [], 0, "abort", start
         try:
             if self.stream:
                 self._open()
