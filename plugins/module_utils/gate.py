@@ -116,7 +116,7 @@ def _in_order():
 def _run(rule, context):
     try:
         return list(rule.check(context))
-    except Exception as error:  # pylint: disable=broad-except
+    except Exception as error:
         # A survey of a shape that nobody foresaw must block this host, not end the run for all of them.
         return [finding(rule.id, "unknown", "the rule could not judge: %s: %s" % (type(error).__name__, error), rule.title, rule.source,
                         "report this with the survey in preflight.json", context["host"])]

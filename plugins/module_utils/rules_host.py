@@ -107,6 +107,22 @@ def architecture(view):
         yield passed(found, expected)
 
 
+@rule("host.limits", "The kernel allows as many processes and threads as servers of all chips start",
+      bounds={"pid_max": 32768, "threads_max": 32768},
+      why="Each rank starts hundreds of threads on a many-core machine; at the limit they fail with \"can't start new thread\".",
+      source="kernel default of pid_max; hosts with eight chips have up to 320 cores")
+def limits(view):
+    expected = ", ".join("kernel %s of at least %s" % (name, view.bounds[name]) for name in sorted(view.bounds))
+    found = dict((name, view.read("host.limits.%s" % name)) for name in sorted(view.bounds))
+    low = [name for name, value in found.items() if value < view.bounds[name]]
+    shown = ", ".join("%s %s" % item for item in sorted(found.items()))
+    if low:
+        keys = {"pid_max": "kernel.pid_max", "threads_max": "kernel.threads-max"}
+        yield failed(shown, expected, "sysctl -w " + " ".join("%s=%s" % (keys[name], view.bounds[name]) for name in sorted(low)))
+    else:
+        yield passed(shown, expected)
+
+
 @rule("engine.present", "A container engine answers",
       why="Every instance is a container.", source="this collection drives docker or podman through their command line")
 def engine_present(view):

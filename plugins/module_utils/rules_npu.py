@@ -217,7 +217,8 @@ def driver_version(view):
         found = "driver %s with CANN %s of %s" % (driver, cann, origin.rsplit("/", 1)[-1])
         expected = "HDK %s (%s)" % (", ".join(item + ".X" for item in row["drivers"]), row["source"]) if row else "a row for CANN %s" % cann
         if status == "pass":
-            yield passed(found, expected)
+            older = compatibility.series(driver) < compatibility.series(row["recommended"])
+            yield passed(found + ("; HDK %s is recommended" % row["recommended"] if older else ""), expected)
         elif status == "fail":
             yield failed(found, expected, "install HDK %s: firmware first, then driver, then reboot" % row["recommended"])
         else:
@@ -230,12 +231,20 @@ def driver_version(view):
       why="A firmware outside the driver's range makes devices fail in ways that look like bad hardware.",
       source="compatible_version_fw in the driver's version.info")
 def firmware_compatible(view):
-    ranges, firmware = view.read("driver.compatible_firmware"), view.read("firmware.version")
-    expected = " or ".join("%s .. %s" % tuple(pair) for pair in ranges) or "a range in the driver's version.info"
+    ranges, firmware, driver = view.peek("driver.compatible_firmware"), view.read("firmware.version"), view.read("driver.version")
+    shown, expected = "firmware %s with driver %s" % (firmware, driver), "firmware %s" % _in_words(ranges)
     status = compatibility.check_firmware(firmware, ranges)
+    if not ranges and view.peek("firmware.compatible_driver"):
+        # Old drivers do not say it; then the firmware's own list counts, which cannot know of newer drivers.
+        expected = "driver %s" % _in_words(view.peek("firmware.compatible_driver"))
+        status = compatibility.check_firmware(driver, view.peek("firmware.compatible_driver"))
     if status == "pass":
-        yield passed("firmware %s" % firmware, expected)
+        yield passed(shown, expected)
     elif status == "fail":
-        yield failed("firmware %s" % firmware, expected, "install the firmware of the driver's own HDK release, then reboot")
+        yield failed(shown, expected, "install the firmware of the driver's own HDK release, then reboot")
     else:
-        yield unsure("firmware %s" % firmware, expected, "npu-smi info -t board -i 0 | grep -i compat")
+        yield unsure(shown, expected, "npu-smi info -t board -i 0 | grep -i compat")
+
+
+def _in_words(ranges):
+    return " or ".join("%s .. %s" % tuple(pair) for pair in ranges or []) or "in a range that version.info gives"

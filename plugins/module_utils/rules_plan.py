@@ -30,23 +30,38 @@ _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024 ** 2, "g": 1024 ** 3, "t": 1024 **
           "machine ends in 'exec format error'.",
       source="vllm-ascend images: no suffix for A2, -a3 for A3, -310p for 310P; linux/arm64 and linux/amd64")
 def image_variant(view):
-    suffix = ((view.compatibility.get("families") or {}).get(view.peek("family")) or {}).get("image_suffix")
+    family = (view.compatibility.get("families") or {}).get(view.peek("family")) or {}
+    suffix, soc = family.get("image_suffix"), family.get("soc")
     machine = ARCHITECTURES.get(view.peek("host.architecture"))
     for name in sorted(set(i["image"] for i in view.instances if i.get("image"))):
-        image = view.images.get(name) or {}
+        image, local = view.images.get(name) or {}, _local_image(view, name)
         origin = image.get("origin") or name
         tag = origin.rsplit("/", 1)[-1].partition(":")[2]
         expected = "suffix '%s', %s" % (suffix, machine)
-        if image.get("architecture") not in (None, machine):
-            yield failed("%s is for %s" % (origin, image["architecture"]), expected, "plan the %s image of this tag" % machine)
-        elif compatibility.plugin_version(origin) is None:
+        architectures = set([image.get("architecture"), local.get("architecture")]) - set([None, machine])
+        built_for = local.get("soc_version")
+        if architectures:
+            yield failed("%s is for %s" % (origin, architectures.pop()), expected, "plan the %s image of this tag" % machine)
+        elif built_for and soc and not built_for.lower().startswith(soc):
+            yield failed("%s holds SOC_VERSION %s" % (name, built_for), "SOC_VERSION %s.." % soc,
+                         "remove it (%s image rm) and deploy from an origin that is built for %s" % (view.peek("engine.name"), family.get("title")))
+        elif compatibility.plugin_version(origin) is None and not built_for:
             yield unsure("the tag of %s does not tell its chip family" % origin, expected,
                          "check SOC_VERSION in the image's environment, then waive image.variant with the reason")
-        elif re.findall(r"-(?:a3|310p)(?=-|$)", tag) != ([suffix] if suffix else []):
+        elif compatibility.plugin_version(origin) and re.findall(r"-(?:a3|310p)(?=-|$)", tag) != ([suffix] if suffix else []):
             version, _dash, rest = re.sub(r"-(a3|310p)(?=-|$)", "", tag).partition("-")
             yield failed(origin, expected, "use %s%s%s%s" % (origin[:-len(tag)], version, suffix, "-" + rest if rest else ""))
         else:
             yield passed("%s, %s" % (tag, machine), expected)
+
+
+def _local_image(view, name):
+    """The image of a plan's entry as the host already has it, or {}."""
+    digest = (view.images.get(name) or {}).get("target_digest")
+    for image in view.peek("images") or []:
+        if digest and any(d.endswith("@" + digest) for d in image.get("digests") or []) or name in (image.get("tags") or []):
+            return image
+    return {}
 
 
 @rule("plan.placement", "Every instance has its chips", after=("npu.smi", "npu.family_supported"),

@@ -128,7 +128,7 @@ def survey(platform="a2", instances=()):
                  "cpu_count": 192,
                  "memory_total_mib": 1546000, "memory_available_mib": 1500000, "systemd": {"state": "running", "version": "249"},
                  "selinux": "disabled",
-                 "proxies": {}},
+                 "proxies": {}, "limits": {"nofile_soft": 1024, "nofile_hard": 524288, "pid_max": 4194304, "threads_max": 6000000}},
         "npu_smi": {"path": "/usr/local/bin/npu-smi", "rc": 0, "timed_out": False, "elapsed_s": 0.1,
                     "info": {"npu_smi_version": "25.5.0", "driver_version": "25.5.0", "chips": [{"npu_id": c["npu_id"]} for c in found],
                              "processes": [], "process_table": True, "idle_npus": list(range(kind["npus"]))}},

@@ -37,6 +37,10 @@ def smi(**info):
     return [("survey.npu_smi.info", info), ("survey.npu_smi.rc", 1), ("survey.chips", []), ("survey.family", None)]
 
 
+KEY = "images.%s." % surveys.IMAGE.replace(".", "~")
+LOCAL = {"id": "sha256:1", "digests": ["registry.example.net:5000/ascend/vllm-ascend@" + surveys.DIGEST], "tags": [surveys.IMAGE],
+         "labels": {},
+         "architecture": "arm64", "soc_version": "ascend910b1"}
 OURS = {"vllm-ascend-fleet.instance": E2B, "vllm-ascend-fleet.release": "0"}
 TAKEN = {"free": False, "error": "Address already in use",
          "listener": {"pid": 4242, "command": "python3 -m http.server 8000", "instance": None}}
@@ -59,6 +63,14 @@ BROKEN = {
                "host.unit_masked", "fail", E2B, "masked", "systemctl unmask vllm-ascend-gemma-4-e2b-it.service"),
     "riscv": (A2, [("survey.host.architecture", "riscv64"), ("host_plan.architecture", "riscv64")], "host.architecture", "fail", None,
               "riscv64", "inventory"),
+    "few pids": (A2, [("survey.host.limits.pid_max", 4096)], "host.limits", "fail", None, "pid_max 4096", "sysctl -w kernel.pid_max=32768"),
+    "few threads": (A2, [("survey.host.limits.threads_max", 9000)], "host.limits", "fail", None, "9000", "kernel.threads-max=32768"),
+    "image of another chip": (A2, [("survey.images", [dict(LOCAL, soc_version="ascend910_9391")])], "image.variant", "fail", None,
+                              "ascend910_9391", "docker image rm"),
+    "image of another machine": (A2, [("survey.images", [dict(LOCAL, architecture="amd64")])], "image.variant", "fail", None, "amd64",
+                                 "arm64"),
+    "tag without a family": (A2, [(KEY + "origin", "registry.example.net/team/llm:7")], "image.variant", "unknown", None, "does not tell",
+                             "SOC_VERSION"),
     "no engine": (A2, [("survey.engine", {"name": None, "error": None})], "engine.present", "fail", None, "no container engine",
                   "install docker"),
     "docker down": (A2, [("survey.engine.error", "Cannot connect to the Docker daemon")], "engine.present", "fail", None, "Cannot connect",
@@ -143,9 +155,9 @@ BROKEN = {
                  "install the firmware"),
     "no firmware": (A2, [("survey.firmware.version", None), ("survey.firmware.error", "no such file")], "npu.firmware_compatible",
                     "unknown", None, "no such file", "npu_info"),
-    "A2 image on A3": (A3, [("images.%s.origin" % surveys.IMAGE.replace(".", "~"), "quay.io/ascend/vllm-ascend:v0.18.0rc1-openeuler")],
+    "A2 image on A3": (A3, [(KEY + "origin", "quay.io/ascend/vllm-ascend:v0.18.0rc1-openeuler")],
                        "image.variant", "fail", None, "v0.18.0rc1-openeuler", "v0.18.0rc1-a3-openeuler"),
-    "amd64 image": (A2, [("images.%s.architecture" % surveys.IMAGE.replace(".", "~"), "amd64")], "image.variant", "fail", None, "amd64",
+    "amd64 image": (A2, [(KEY + "architecture", "amd64")], "image.variant", "fail", None, "amd64",
                     "arm64"),
     "conflict": (A2, [("host_plan.conflict", {"demands": [{"name": "x"}, {"name": "y"}], "message": "x x8, y x1 want 9 of 8"})],
                  "plan.placement", "fail", None, "9 of 8", "x, y"),
@@ -270,6 +282,25 @@ def test_without_an_index_the_catalogue_tells_the_size():
     assert [f for f in result["findings"] if f["rule"] == "instance.capacity" and "by the catalogue, no index found" in f["found"]]
 
 
+def test_an_image_of_our_own_is_judged_by_what_it_holds():
+    made = surveys.changed(A2, (KEY + "origin", "registry.example.net/team/llm:7"), ("survey.images", [LOCAL]))
+    assert blocking(made)[1] == []
+
+
+def test_without_the_drivers_range_the_firmware_tells():
+    silent = [("survey.driver.compatible_firmware", [])]
+    assert blocking(surveys.changed(A2, *silent))[1] == []
+    older = surveys.changed(A2, *(silent + [("survey.firmware.compatible_driver", [["23.0", "24.1"]])]))
+    assert [(f["rule"], f["status"]) for f in blocking(older)[1]] == [("npu.firmware_compatible", "fail")]
+
+
+def test_an_older_driver_of_the_range_gets_a_recommendation():
+    result = gate.judge({"h": surveys.changed(A2, ("survey.driver.version", "25.0.rc1.1"),
+                                              ("survey.npu_smi.info.driver_version", "25.0.RC1.1"))})
+    assert result["hosts"] == {"h": "pass"}
+    assert any("HDK 25.5 is recommended" in f["found"] for f in result["findings"])
+
+
 def test_ephemeral_hccl_ports_are_a_note():
     made = surveys.changed(A2, ("survey.host.port_range", [32768, 60999]), ("survey.host.reserved_ports", ""))
     result, open_findings = blocking(made)
@@ -283,8 +314,7 @@ def test_a_slow_survey_is_not_a_wrong_clock():
 
 
 def test_two_numbers_of_cann_are_both_held_to_the_driver():
-    key = "images.%s." % surveys.IMAGE.replace(".", "~")
-    final = [(key + "origin", "quay.io/ascend/vllm-ascend:v0.18.0"), (key + "cann", None)]
+    final = [(KEY + "origin", "quay.io/ascend/vllm-ascend:v0.18.0"), (KEY + "cann", None)]
     assert blocking(surveys.changed(A2, *final))[1] == []
     newer = final + [("survey.driver.version", "26.1.0"), ("survey.npu_smi.info.driver_version", "26.1.0")]
     assert [(f["rule"], f["status"]) for f in blocking(surveys.changed(A2, *newer))[1]] == [("npu.driver_version", "unknown")]
