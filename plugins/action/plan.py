@@ -87,14 +87,10 @@ class ActionModule(ActionBase):
         }
 
     def _complete(self, planning, surveys, args):
-        built = {}
-        for entry in args["built"]:
-            if entry.get("digest"):
-                built[entry["target"]] = entry
-        if built and not self._task.check_mode:
-            planning.remember(built)
+        built = [entry for entry in args["built"] if entry.get("digest")]
+        changed = planning.learn(built, write=not self._task.check_mode)
         made = planning.build(surveys)
-        return {"changed": bool(built), "plan": made, "differences": plan_text.differences(made, surveys)}
+        return {"changed": changed, "plan": made, "differences": plan_text.differences(made, surveys)}
 
 
 def fleet_variables(hostvars, host):

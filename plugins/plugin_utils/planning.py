@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
@@ -101,14 +103,19 @@ class Planning:
         except gate.GateError as error:
             raise PlanningError([str(error)]) from error
 
-    def remember(self, built):
-        """Write what was built into the lock file.
+    def learn(self, built, write):
+        """Take over what was built, and write the lock file when that is news.
 
-        :param dict built: {target: {"digest", "base_digest", "origin", "cann", "patches": {file: sha256}}}.
+        :param list built: of {"target", "digest", "base_digest", "origin", "cann", "patches": {file: sha256}}.
+        :param bool write: False in check mode.
+        :returns: whether the lock file differs, or would.
         """
-        for target, facts in built.items():
-            self.lock["targets"][target] = {key: facts[key] for key in ("digest", "base_digest", "cann") if facts.get(key)}
+        before = copy.deepcopy(self.lock)
+        for facts in built:
+            self.lock["targets"][facts["target"]] = {key: facts[key] for key in ("digest", "base_digest", "cann") if facts.get(key)}
             if facts.get("base_digest"):
                 self.lock["images"].setdefault(facts["origin"], facts["base_digest"])
             self.lock["patches"].update(facts.get("patches") or {})
-        lock_file.save(self.lock_path, self.lock)
+        if self.lock != before and write:
+            lock_file.save(self.lock_path, self.lock)
+        return self.lock != before
