@@ -69,7 +69,6 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _INT = re.compile(r"-?[0-9]{1,12}\Z")
 _NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,6})?\Z")
 _BUS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{1,2}\Z")
-_VERSIONS = re.compile(r"\|[ \t]{0,8}npu-smi[ \t]{1,8}(\S{1,64})[ \t]{1,80}Version:[ \t]{0,8}(\S{1,64})")
 _IDLE = re.compile(r"No running processes found in NPU ([0-9]{1,9})\s*\Z")
 _RET = re.compile(r"\bret(?: is |=| ?: ?)(-[0-9]{1,9})\b")
 _NULLS = ("NA", "-", "--", "")
@@ -158,7 +157,9 @@ class _Table(object):
         self.process_table = False
         self.incomplete = []
         self.pending = None       # the chip whose first row came and whose second row has not
-        self.last_npu = None      # NPU of the chip above, while only a thin rule separates it
+        self.above = None         # the chip above, while only a thin rule (not "=") separates it: they are of one NPU
+        self.thin = False
+        self.headed = False       # the rule below the headings came
         self.rule_width = 0
         self.last_is_rule = True
 
@@ -185,18 +186,24 @@ class _Table(object):
             return
         if self.pending is not None:
             self.drop("second row of NPU %s is missing" % self.pending["npu_id"])
-        if "=" in line:
-            self.last_npu = None
+        if self.second and not self.process_table:
+            thick = "=" in line
+            if thick and self.last_is_rule and self.headed:
+                self.incomplete.append("nothing between two rules: a chip without rows")
+            self.thin = self.above is not None and not thick and not self.last_is_rule
+            if thick:
+                self.above = None
+            self.headed = True
         self.last_is_rule = len(line) >= self.rule_width
         self.rule_width = max(self.rule_width, len(line))
 
     def row(self, line):
-        match = _VERSIONS.match(line)
-        if match:
-            if self.seen and (self.versions[0] is not None or self.chips):
+        if line.startswith("| npu-smi") and "Version:" in line:
+            if self.seen:
                 raise _Unaccountable("more than one table")
             self.seen = True
-            self.versions = match.groups()
+            tool, _word, driver = line[1:-1].partition("Version:")
+            self.versions = tuple((None if word in _NULLS else word) for word in ("".join(tool.split()[1:2]), "".join(driver.split()[:1])))
             return
         cells = line[1:-1].split("|")
         lower = line.lower()
@@ -243,14 +250,16 @@ class _Table(object):
                 self.drop("second row of NPU %s is missing" % self.pending["npu_id"])
             if first["health"] not in HEALTH_STATES:
                 self.incomplete.append("NPU %s: health %r is not one of %s" % (first["npu_id"], first["health"], ", ".join(HEALTH_STATES)))
+            if self.thin and self.above["npu_id"] != first["npu_id"]:
+                self.incomplete.append("after chip %s of NPU %s another chip of it is missing" % (self.above["chip_id"], self.above["npu_id"]))
             self.pending = dict.fromkeys(CHIP_KEYS)
             self.pending.update(first)
             return
         chip = self.pending
         if chip is None:
             chip = dict.fromkeys(CHIP_KEYS)
-            # A thin rule stands between the chips of one NPU, so the NPU is known although its own row is not there.
-            chip["npu_id"] = self.last_npu
+            if self.thin and None not in (self.above["chip_id"], second.get("chip_id")) and self.above["chip_id"] < second["chip_id"]:
+                chip["npu_id"] = self.above["npu_id"]
             self.incomplete.append("first row of the chip with bus id %s is missing: its health is unknown" % second["bus_id"])
         chip.update(second)
         self.add(chip)
@@ -261,7 +270,7 @@ class _Table(object):
 
     def add(self, chip):
         self.chips.append(chip)
-        self.last_npu = chip["npu_id"]
+        self.above, self.thin = chip, False
         self.pending = None
 
     def process_line(self, cells, line):
@@ -378,18 +387,19 @@ def _convert(values, field, kind, word):
 def parse_mapping(text):
     """Read ``npu-smi info -m``: which logic id the driver gives to each chip.
 
-    Returns {"chips": [{"npu_id", "chip_id", "logic_id", "phy_id", "name"}]} (ints or None; the Mcu pseudo-chips are left out),
-    or a failure as of ``parse_info``.
+    Returns {"chips": [{"npu_id", "slot_id", "chip_id", "logic_id", "phy_id", "name"}]} (ints or None; the cards' controllers are left
+    out; Ascend 950 prints slots and no logic ids), or a failure as of ``parse_info``.
     """
     text = _ANSI.sub("", text or "")
-    labels = (("npu id", "npu_id"), ("chip id", "chip_id"), ("chip logic id", "logic_id"), ("chip phy-id", "phy_id"), ("chip name", "name"))
+    labels = (("npu id", "npu_id"), ("slot id", "slot_id"), ("chip id", "chip_id"), ("chip logic id", "logic_id"), ("chip phy-id", "phy_id"),
+              ("chip name", "name"))
     heading = None
     chips = []
     for line in text.split("\n"):
         if heading is None:
             lower = line.lower()
             found = sorted((lower.find(label), field) for label, field in labels if label in lower)
-            if len(found) >= 3 and "npu id" in lower and "chip logic id" in lower:
+            if len(found) >= 3 and "npu id" in lower and "chip name" in lower:
                 heading = [field for _at, field in found]
             continue
         words = line.split()
@@ -399,11 +409,11 @@ def parse_mapping(text):
             words = words[:len(heading) - 1] + [" ".join(words[len(heading) - 1:])]
         if len(words) != len(heading) or not _INT.match(words[0]):
             return failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
-        row = {"npu_id": None, "chip_id": None, "logic_id": None, "phy_id": None, "name": None}
+        row = dict.fromkeys(field for _label, field in labels)
         for field, word in zip(heading, words):
             if not _convert(row, field, "text" if field == "name" else "int", word):
                 return failure(text, "unrecognized", "a row that the heading does not explain: %r" % line[:200])
-        if (row["name"] or "").lower() != "mcu":
+        if row["name"] not in ("Mcu", "3559"):   # the card's own controllers
             chips.append(row)
     if heading is None:
         return _classify(text)

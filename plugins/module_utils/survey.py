@@ -18,6 +18,7 @@ FILES = ("install_info", "driver", "firmware", "toolkit", "nnal")
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "NeedDaemonReload", "FragmentPath", "MainPID", "ControlGroup",
+    "ActiveEnterTimestamp",
 )
 _DAVINCI = re.compile(r"/dev/davinci([0-9]{1,6})\Z")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
@@ -290,7 +291,7 @@ def join_instances(state, units, unit_prefix):
                 "sub_state": values.get("SubState"), "unit_file_state": values.get("UnitFileState") or None,
                 "restarts": int(values["NRestarts"]) if (values.get("NRestarts") or "").isdigit() else None,
                 "needs_reload": values.get("NeedDaemonReload") == "yes", "unit_sha256": files.get(unit_name),
-                "main_pid": int(values.get("MainPID") or 0) or None,
+                "main_pid": int(values.get("MainPID") or 0) or None, "active_since": values.get("ActiveEnterTimestamp") or None,
             }
         instances[name] = dict(state.get(name) or {"release": None, "previous": None, "manifest": None}, unit=unit)
     return instances
@@ -347,6 +348,7 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
     info = raw["npu_smi"]["info"]
     if info.get("error"):
         errors.append({"source": "npu-smi info", "error": "%s: %s" % (info["kind"], info.get("reason") or info["excerpt"].strip()[:300])})
+    errors.extend({"source": "npu-smi info", "error": line} for line in raw["npu_smi"]["warnings"])
     for sentence in info.get("incomplete") or []:
         errors.append({"source": "npu-smi info", "error": sentence})
     devices = sorted(raw["device_nodes"], key=lambda path: (davinci_number(path) is None, len(path), path))
@@ -414,4 +416,6 @@ def npu_smi_result(path, rc, timed_out, elapsed_s, stdout, stderr, error):
         if rc and not info.get("error"):
             info.setdefault("incomplete", []).append("npu-smi ended with status %d after its table" % rc)
             info.setdefault("excerpt", text[:npu_smi.EXCERPT_CHARS])
-    return {"path": path, "rc": rc, "timed_out": timed_out, "elapsed_s": round(elapsed_s, 3), "info": info}
+    # It warns below the table of a driver that is not completely installed, and exits 0.
+    warnings = [line.strip()[:300] for line in text.split("\n") if line.startswith("[WARNING]")][:5]
+    return {"path": path, "rc": rc, "timed_out": timed_out, "elapsed_s": round(elapsed_s, 3), "info": info, "warnings": warnings}

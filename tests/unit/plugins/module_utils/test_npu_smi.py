@@ -100,6 +100,27 @@ def test_second_chip_without_its_own_row_belongs_to_the_npu_above():
     assert [(chip["npu_id"], chip["chip_id"], chip["phy_id"], chip["health"]) for chip in result["chips"]] == [(3, 0, 6, "OK"), (3, 1, 7, None)]
 
 
+def test_second_chip_that_is_missing_whole_is_noticed():
+    lines = text_of("02-910C-A3-16chip-idle").split("\n")
+    # The tool gives a card up in the middle when its Phy-ID cannot be read: the thin rule stays, the thick one is not printed.
+    result = npu_smi.parse_info("\n".join(lines[:9] + lines[12:]))
+    assert [(chip["npu_id"], chip["phy_id"]) for chip in result["chips"][:2]] == [(0, 0), (1, 2)]
+    assert result["incomplete"] == ["after chip 0 of NPU 0 another chip of it is missing"]
+
+
+def test_chip_without_any_row_is_noticed():
+    lines = text_of("05-310P3-1chip-partial-container").split("\n")
+    assert npu_smi.parse_info("\n".join(lines[:6] + lines[8:]))["kind"] == "no-chips"
+    result = npu_smi.parse_info("\n".join(lines[:8] + lines[8:9] + lines[8:]))
+    assert result["incomplete"] == ["nothing between two rules: a chip without rows"]
+
+
+def test_version_line_without_versions():
+    text = text_of("06-910B3-2npu-processes").replace("Version: 25.5.1", "Version:       ")
+    result = npu_smi.parse_info(text)
+    assert (result["npu_smi_version"], result["driver_version"], len(result["chips"])) == ("25.5.1", None, 2)
+
+
 MAPPING = """\tNPU ID                         Chip ID                        Chip Logic ID                  Chip Name
 \t0                              0                              0                              Ascend 910B3
 \t0                              1                              -                              Mcu
@@ -119,8 +140,14 @@ def test_mapping_of_a3():
     assert [(chip["logic_id"], chip["phy_id"]) for chip in npu_smi.parse_mapping(text)["chips"]] == [(0, 0), (1, 1)]
 
 
+def test_mapping_of_950():
+    text = "\tNPU ID   Slot ID   Chip ID   Chip Phy-ID   Chip Name\n\t0   3   0   5   Ascend950PR\n"
+    assert npu_smi.parse_mapping(text)["chips"] == [
+        {"npu_id": 0, "slot_id": 3, "chip_id": 0, "logic_id": None, "phy_id": 5, "name": "Ascend950PR"}]
+
+
 @pytest.mark.parametrize("text, kind", [
-    ("", "empty-output"), ("dcmi module initialize failed. ret is -8005", "dcmi-init-failed"), (MAPPING.replace("\t1 ", "\tx "), "unrecognized")])
+    ("", "empty-output"), ("There is no NPU card on this server.", "no-chips"), ("dcmi module initialize failed. ret is -8005", "dcmi-init-failed"), (MAPPING.replace("\t1 ", "\tx "), "unrecognized")])
 def test_mapping_failures(text, kind):
     assert npu_smi.parse_mapping(text)["kind"] == kind
 

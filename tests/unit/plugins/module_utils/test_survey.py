@@ -25,7 +25,7 @@ def nodes(*numbers):
 def raw_of(info, numbers, **changes):
     raw = {
         "errors": [], "host": {"hostname": "a2-1"},
-        "npu_smi": {"path": "/usr/local/bin/npu-smi", "rc": 0, "timed_out": False, "elapsed_s": 0.1, "info": info},
+        "npu_smi": {"path": "/usr/local/bin/npu-smi", "rc": 0, "timed_out": False, "elapsed_s": 0.1, "info": info, "warnings": []},
         "files": {
             "install_info": {"path": "/etc/ascend_install.info", "text": "UserName=HwHiAiUser\n", "error": None},
             "driver": {
@@ -266,6 +266,8 @@ def test_hccn(query, text, status):
 def test_npu_smi_result():
     with open(os.path.join(FIXTURES, "06-910B3-2npu-processes.txt")) as stream:
         table = stream.read()
+    warned = survey.npu_smi_result("/x", 0, False, 0.1, table + "[WARNING]The driver package may not be completely installed\n", "", None)
+    assert warned["warnings"] == ["[WARNING]The driver package may not be completely installed"] and "incomplete" not in warned["info"]
     good = survey.npu_smi_result("/x", 0, False, 0.1, table, "noise on stderr\n", None)
     assert "error" not in good["info"] and "incomplete" not in good["info"]
     assert survey.npu_smi_result("/x", 1, False, 0.1, table, "", None)["info"]["incomplete"] == ["npu-smi ended with status 1 after its table"]
