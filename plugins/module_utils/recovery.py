@@ -112,6 +112,29 @@ def summarize(plan, results, check_mode=False):
     return rows
 
 
+def status_rows(host, survey, proven):
+    """What runs on a host, one row per instance, or one row that says why there is none.
+
+    :param dict proven: {instance: {"ready", "findings"}} of a gate that asked once.
+    """
+    empty = dict.fromkeys(("instance", "model", "npus", "port", "patch_set", "release", "previous", "since", "unit", "answers"))
+    if survey.get("unreachable"):
+        return [dict(empty, host=host, unit="host: %s" % survey["error"])]
+    rows = []
+    for manifest in installed(survey):
+        name, found = manifest["name"], survey["instances"][manifest["name"]]
+        proof = proven.get(name)
+        reason = next((f for f in (proof or {}).get("findings") or () if f["status"] != "pass"), None)
+        unit = manifest["unit_state"]
+        rows.append(dict(
+            empty, host=host, instance=name, model=manifest.get("model"), port=manifest.get("port"),
+            npus=",".join(device.rsplit("davinci", 1)[-1] for device in manifest.get("devices") or ()),
+            patch_set=(manifest.get("patch_set") or {}).get("name"), release=found.get("release"), previous=found.get("previous"),
+            since=unit.get("active_since"), unit=unit.get("active_state"),
+            answers="not asked" if proof is None else "yes" if proof.get("ready") else "no: %s" % (reason["found"] if reason else "not proven")))
+    return rows or [dict(empty, host=host, unit="serves nothing")]
+
+
 def curl(address, instance):
     """A line that asks the instance one question when pasted; a key is named, never shown."""
     key = " -H \"Authorization: Bearer $VLLM_API_KEY\"" if instance.get("secret") else ""

@@ -75,3 +75,12 @@ def test_only_instances_with_a_secret_get_the_key():
     instances = [{"name": "a", "secret": True}, {"name": "b", "secret": False}]
     assert recovery.secrets(instances, "k") == {"a": {"VLLM_API_KEY": "k"}}
     assert recovery.api_keys(instances, None) == {}
+
+
+def test_status_has_a_row_for_every_host():
+    proven = {"b": {"ready": False, "findings": [{"status": "pass", "found": "x"}, {"status": "fail", "found": "port closed"}]}}
+    a, b = recovery.status_rows("h", SURVEY, proven)
+    assert (a["instance"], a["answers"]) == ("a", "not asked")
+    assert (b["unit"], b["release"], b["previous"], b["answers"]) == ("active", "r2", "r1", "no: port closed")
+    assert recovery.status_rows("h", {"instances": {}}, {})[0]["unit"] == "serves nothing"
+    assert "no route" in recovery.status_rows("h", {"unreachable": True, "error": "no route"}, {})[0]["unit"]
