@@ -314,8 +314,9 @@ class Prover:
         # A unit that was started anew by a job counts from 0 again.
         self.base = restarts if self.base is None or restarts < self.base else self.base
         crashes = restarts - self.base
-        steady = self.say(
-            "endpoint.restarts_steady", "fail" if crashes >= CRASHES else "pass", "%d restart(s) since the gate began" % crashes)
+        steady = crashes < CRASHES
+        self.say("endpoint.restarts_steady", "pass" if steady else "fail", "%d restart(s) since the gate began" % crashes + (
+            "" if steady else ", last exit status %s" % unit.get("ExecMainStatus")))
         return passed and steady, final or not steady
 
     def look_listener(self):
@@ -446,7 +447,8 @@ def complete_instance(instance, defaults):
 def sentence(name, result):
     """One line on an instance that is not proven: rule, found, expected, likely cause, remedy."""
     bad = [item for item in result["findings"] if item["status"] != "pass"]
-    # A window that broke is told by what broke it.
+    # A window that broke is told by what broke it, and a crash loop says more than the state it was caught in.
+    bad.sort(key=lambda item: item["rule"] != "endpoint.restarts_steady")
     item = (bad or [{"rule": "endpoint", "found": "no evidence", "expected": "an answer", "remedy": "look at the host"}])[0]
     line = "%s: %s: %s; expected %s" % (name, item["rule"], item["found"], item["expected"])
     if result.get("cause"):

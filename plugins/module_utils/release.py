@@ -16,7 +16,7 @@ STATE_DIRECTORY = "/var/lib/vllm-ascend-fleet"
 SECRET_DIRECTORY = "/etc/vllm-ascend-fleet"
 UNIT_DIRECTORY = "/etc/systemd/system"
 SHOW = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload", "NRestarts", "Result", "FragmentPath",
-        "ExecMainStatus", "InvocationID")
+        "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic")
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _UNIT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.service$")
@@ -179,7 +179,8 @@ def diff(wanted, found, step):
     files = wanted["release"]["files"]
     before = dict(found["current_files"])
     before[wanted["unit"]] = found["unit_text"] or ""
-    names = [wanted["unit"], "environment", "manifest.json"]
+    # The manifest only repeats, but it must show when nothing else does.
+    names = [key for key in (wanted["unit"], "environment") if before.get(key, "") != files[key]] or ["manifest.json"]
     for key in names:
         if before.get(key, "") != files[key]:
             entries.append({"before_header": "%s of %s" % (key, found["current"] or wanted["name"]), "after_header": "%s of %s" % (

@@ -211,6 +211,12 @@ class Probes:
         self.instance, self.params, self.watcher, self.engine = instance, params, watcher, engine
         self.key = params["api_keys"].get(instance["name"])
         self.known = None
+        self.since = self.begun()
+
+    def begun(self):
+        """Second of the epoch since when the journal matters: earlier lines tell of releases that are gone."""
+        started = int(self.unit().get("InactiveExitTimestampMonotonic") or 0) / 1e6
+        return int(time.time() - (time.monotonic() - started if started else 0)) - 1
 
     def unit(self):
         return self.watcher.unit(self.instance["unit"])
@@ -344,8 +350,8 @@ class Probes:
 
     def journal(self, lines=300):
         """Last lines of the unit's journal, with what systemd says of it."""
-        result = container_cli.run([self.params["journalctl"], "--unit", self.instance["unit"], "--lines", str(lines), "--output", "cat",
-                                    "--no-pager", "--quiet"], TOOL_S)
+        result = container_cli.run([self.params["journalctl"], "--unit", self.instance["unit"], "--since", "@%d" % self.since,
+                                    "--lines", str(lines), "--output", "cat", "--no-pager", "--quiet"], TOOL_S)
         return result["stdout"].splitlines() if result["rc"] == 0 else []
 
 

@@ -25,11 +25,15 @@ MANIFEST = ("name", "model", "served_model_name", "unit", "container", "image", 
             "stop_timeout_s", "stability_window_s", "secret")
 
 # Remove what a killed client left behind, if it is ours; a container of somebody else is named and left alone.
+# No Go template here: a release may travel through Ansible's variables, which would read its braces.
 CLEAR_STALE = """\
-owner=$("$1" container inspect --format '{{ index .Config.Labels "%s" }}' "$2" 2>/dev/null) || exit 0
-[ "$owner" = "$3" ] || { echo "a container named $2 exists that is not ours; rename or remove it" >&2; exit 1; }
-"$1" stop -t "$4" "$2"; "$1" rm --force "$2"
-! "$1" container inspect "$2" >/dev/null 2>&1""" % domain.INSTANCE_LABEL
+there=$("$1" ps --all --quiet --filter "name=$3") || exit 0
+[ "$there" ] || exit 0
+ours=$("$1" ps --all --quiet --filter "name=$3" --filter "label=$4") || exit 1
+[ "$ours" ] || { echo "a container named $2 exists that is not ours; rename or remove it" >&2; exit 1; }
+"$1" stop -t "$5" "$2"
+"$1" rm --force "$2" 2>/dev/null
+[ -z "$("$1" ps --all --quiet --filter "name=$3")" ]"""
 # The image keeps this in .bashrc, which a container's command never reads.
 WITH_LIBRARY_PATH = 'export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/lib"; exec "$@"'
 
@@ -106,8 +110,8 @@ def _unit(instance, engine, engine_path, state_directory, template_dir):
         capabilities=instance.get("capabilities") or CAPABILITIES, memory_limit=instance.get("memory_limit"),
         secret_file="%s/%s.secret" % (domain.SECRET_DIRECTORY, instance["name"]) if instance.get("secret") else None,
         instance_label=domain.INSTANCE_LABEL, release_label=domain.RELEASE_LABEL,
-        clear_stale=["/bin/sh", "-c", CLEAR_STALE, "sh", engine_path, instance["container"], instance["name"],
-                     str(instance["stop_timeout_s"])],
+        clear_stale=["/bin/sh", "-c", CLEAR_STALE, "sh", engine_path, instance["container"], "^%s$" % re.escape(instance["container"]),
+                     "%s=%s" % (domain.INSTANCE_LABEL, instance["name"]), str(instance["stop_timeout_s"])],
         with_library_path=["/bin/sh", "-c", WITH_LIBRARY_PATH, "sh"])
 
     def text(release):

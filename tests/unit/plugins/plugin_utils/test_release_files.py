@@ -65,6 +65,10 @@ def test_every_argument_survives_the_unit():
     assert all(not part.lstrip().startswith(("#", ";")) for part in unit(arguments=UGLY).split("ExecStart=")[1].split("ExecStop=")[0].splitlines()[1:-1])
 
 
+def test_ansible_finds_nothing_to_template():
+    assert not re.search("{[{%#]", "".join(render()["files"].values()))
+
+
 def test_a_nul_is_refused():
     with pytest.raises(ValueError, match="NUL"):
         unit(arguments=["a\0b"])
