@@ -135,8 +135,10 @@ class Engine:
 
     def call(self, *words, **options):
         """Run one command; returns its standard output. ``given`` is its input, ``check=False`` returns None for a failure."""
-        result = subprocess.run([self.path] + list(words), input=options.get("given"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env=dict(os.environ, LC_ALL="C"))
+        # AnsibleModule.run_command is not made for threads, and takes no bytes as input.
+        result = subprocess.run(  # pylint: disable=ansible-bad-function
+            [self.path] + list(words), input=options.get("given"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+            env=dict(os.environ, LC_ALL="C"))
         if result.returncode == 0:
             return result.stdout.decode("utf-8", "replace")
         if options.get("check", True):
@@ -251,13 +253,15 @@ class Fleet:
         deadline = time.monotonic() + self.options["timeout_s"]
         state = "unknown"
         while time.monotonic() < deadline:
-            state = (self.engine.call("exec", name, "sh", "-c", "systemctl is-active --quiet multi-user.target && systemctl is-system-running; :", check=False) or "unknown").strip()
+            # "running" may be said while the units of multi-user.target are not even queued.
+            asked = "systemctl is-active --quiet multi-user.target && systemctl is-system-running; :"
+            state = (self.engine.call("exec", name, "sh", "-c", asked, check=False) or "unknown").strip()
             if state in ("running", "degraded"):
                 break
             time.sleep(0.2)
         else:
-            raise rehearsal.RehearsalError("%s did not finish its start within %d s (systemd says %s); see docker exec %s systemctl list-jobs"
-                                           % (name, self.options["timeout_s"], state, name))
+            raise rehearsal.RehearsalError("%s did not finish its start within %d s (systemd says %s); see docker exec %s "
+                                           "systemctl list-jobs" % (name, self.options["timeout_s"], state, name))
         failed = []
         if state == "degraded":
             failed = self.engine.call("exec", name, "systemctl", "list-units", "--failed", "--plain", "--no-legend").split("\n")
@@ -291,6 +295,8 @@ class Fleet:
             for name in self.ours(kind, form):
                 if self.act("remove %s %s" % (kind, name)):
                     self.engine.call(kind, "rm", name)
+        if self.engine.call("container", "ls", "--all", "--quiet", "--filter", "label=%s" % rehearsal.LABEL) and not self.dry:
+            return  # another fleet runs on the same images
         listed = self.engine.call("image", "ls", "--filter", "label=%s=image" % rehearsal.LABEL, "--format", "{{.ID}}").split()
         for image in sorted(set(listed), key=listed.index):
             if self.act("remove image %s" % image):

@@ -73,9 +73,9 @@ actions:
 
 import json
 import os
-import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal
 
 MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
@@ -137,10 +137,10 @@ class Image:
         """Whether the registry holds this very image under this name."""
         host, unused, rest = name.partition("/")
         repository, unused, tag = rest.rpartition(":")
-        request = urllib.request.Request("http://%s/v2/%s/manifests/%s" % (host, repository, tag), headers={"Accept": MANIFESTS})
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                manifest, digest = json.loads(answer.read().decode("utf-8")), answer.headers.get("Docker-Content-Digest")
+            answer = open_url("http://%s/v2/%s/manifests/%s" % (host, repository, tag), headers={"Accept": MANIFESTS}, timeout=10,
+                              use_proxy=False)
+            manifest, digest = json.loads(answer.read().decode("utf-8")), answer.headers.get("Docker-Content-Digest")
         except (OSError, ValueError):
             return False
         return image_id in (manifest.get("config", {}).get("digest"), digest)
