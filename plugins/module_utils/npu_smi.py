@@ -431,40 +431,44 @@ def parse_key_values(text, query):
     """Read ``npu-smi info -t <query> -i <npu>`` (board, health, common, usages, ecc, proc-mem).
 
     Returns {"npu": {key: value as printed}, "chips": [{"chip_id": int or None, "values": {...}, "processes": [{"pid", "name", "mem_mb"}]}]},
-    or a failure as of ``parse_info``. Where no chip id is printed (Ascend 950, board) everything is under ``npu``.
+    or a failure as of ``parse_info``. Where no chip id is printed, a single block is under ``npu`` (Ascend 950, board), several are chips of unknown id.
     """
     text = _ANSI.sub("", text or "")
-    npu, chips = {}, []
-    block = {"chip_id": None, "values": {}, "processes": []}
-    below = query in CHIP_ID_BELOW
-    lines = [line.strip() for line in text.split("\n")]
-    for line in lines:
+    npu, blocks, block = {}, [], _block()
+    found = False
+    for line in text.split("\n"):
+        line = line.strip()
         process = _PROCESS.match(line)
         key, colon, value = line.partition(":")
+        # A key is padded up to its colon; "npu-smi: command not found" is not one.
+        found = found or bool(process) or line == "No process in device." or (colon and key.endswith(" "))
         key, value = key.strip(), value.strip()
         if process:
             block["processes"].append({"pid": int(process.group(1)), "name": process.group(2).strip(), "mem_mb": int(process.group(3))})
         elif not colon or not key:
             continue
+        elif key in ("NPU ID", "Chip Count"):
+            npu[key] = value
         elif key == "Chip ID" and _INT.match(value):
-            if below:
+            if query in CHIP_ID_BELOW:
                 block["chip_id"] = int(value)
-                chips.append(block)
-                block = {"chip_id": None, "values": {}, "processes": []}
+                blocks.append(block)
+                block = _block()
             else:
-                block = {"chip_id": int(value), "values": {}, "processes": []}
-                chips.append(block)
-        elif key in ("NPU ID", "Chip Count", "Card ID"):
-            npu[key] = value
-        elif below or block["chip_id"] is not None:
+                blocks.append(block)
+                block = _block(int(value))
+        else:
+            if key in block["values"]:   # the next chip, where no id is printed
+                blocks.append(block)
+                block = _block()
             block["values"][key] = value
-        else:
-            npu[key] = value
-    if block["chip_id"] is None and (block["values"] or block["processes"]):
-        if chips or block["processes"]:
-            chips.append(block)
-        else:
-            npu.update(block["values"])
-    if "NPU ID" not in npu:
+    if not found:
         return _classify(text)
-    return {"npu": npu, "chips": chips}
+    blocks = [block for block in blocks + [block] if block["values"] or block["processes"] or block["chip_id"] is not None]
+    if blocks and blocks[0]["chip_id"] is None and not blocks[0]["processes"] and (len(blocks) == 1 or blocks[1]["chip_id"] is not None):
+        npu.update(blocks.pop(0)["values"])
+    return {"npu": npu, "chips": blocks}
+
+
+def _block(chip_id=None):
+    return {"chip_id": chip_id, "values": {}, "processes": []}

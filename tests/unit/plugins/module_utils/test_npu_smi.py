@@ -180,3 +180,22 @@ def test_health_without_chips_of_950_and_failures():
     usages = npu_smi.parse_key_values("\tNPU ID   : 0\n\tHBM Usage Rate(%)   : 5\n", "usages")
     assert usages == {"npu": {"NPU ID": "0", "HBM Usage Rate(%)": "5"}, "chips": []}
     assert npu_smi.parse_key_values("Error parameter of -t", "health")["kind"] == "invalid-parameter"
+
+
+def test_several_blocks_without_chip_id_are_not_mixed():
+    text = "\tHealth Status                  : OK\n\tError Code                     : NA\n\tHealth Status                  : Alarm\n"
+    assert npu_smi.parse_key_values(text, "health")["chips"] == [
+        {"chip_id": None, "values": {"Health Status": "OK", "Error Code": "NA"}, "processes": []},
+        {"chip_id": None, "values": {"Health Status": "Alarm"}, "processes": []}]
+
+
+@pytest.mark.parametrize("text, kind", [
+    ("", "empty-output"), ("npu-smi: command not found", "command-not-found"), ("dcmi module initialize failed. ret is -8005", "dcmi-init-failed"),
+    ("npu-smi: error while loading shared libraries: libc_sec.so: cannot open shared object file", "library-missing")])
+def test_key_value_failures(text, kind):
+    assert npu_smi.parse_key_values(text, "board")["kind"] == kind
+
+
+def test_no_process():
+    text = "\tNPU ID                         : 0\n\tChip Count                     : 1\n\n\tNo process in device.\n\tChip ID                        : 0\n"
+    assert npu_smi.parse_key_values(text, "proc-mem")["chips"] == [{"chip_id": 0, "values": {}, "processes": []}]

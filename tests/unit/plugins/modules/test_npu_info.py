@@ -277,6 +277,15 @@ def test_deep_sources(tmp_path):
     assert deep["npus"]["0"]["ecc"]["kind"] == "invalid-parameter"
 
 
+def test_deep_sources_end_at_their_deadline(tmp_path):
+    fixture = os.path.abspath(os.path.join(FIXTURES, "06-910B3-2npu-processes.txt"))
+    tool = script(tmp_path / "npu-smi", 'if [ "$*" = info ]; then cat "%s"; else sleep 300; fi\n' % fixture)
+    result = surveyed(npu_smi_path=tool, deep=True, timeout_s=2)
+    assert len(result["chips"]) == 2 and result["deep"]["mapping"] is None
+    assert {"source": "npu-smi info -m", "error": "no answer within its deadline"} in result["errors"]
+    assert any(entry["source"] == "deep" and "had no time left, from npu-smi info -t board -i 0 on" in entry["error"] for entry in result["errors"])
+
+
 def test_tool_that_closes_its_output_and_goes_on(tmp_path):
     tool = script(tmp_path / "tool", "exec >&- 2>&-\nexec sleep 300\n")
     result = survey_sources.run_tool([tool], 0.5)
@@ -284,8 +293,10 @@ def test_tool_that_closes_its_output_and_goes_on(tmp_path):
 
 
 def test_command_lines_lose_what_may_be_secret():
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "--api-key", "s3cret"]) as process:
+    arguments = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)", "--api-key", "s3cret"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
         try:
+            process.stdout.readline()
             assert survey_sources._process(process.pid)["command"] == sys.executable
         finally:
             process.kill()
