@@ -35,9 +35,11 @@ def run(args, timeout_s, stdin=None, env=None, cwd=None):
     started = time.monotonic()
     full_env = dict(os.environ, LC_ALL="C", LANGUAGE="", **(env or {}))
     result = {"cmd": list(args), "rc": None, "stdout": "", "stderr": "", "timed_out": False}
+    # run_command of a module has no deadline.
     try:
-        process = subprocess.Popen(args, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, env=full_env, cwd=cwd, start_new_session=True)
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+            args, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=full_env, cwd=cwd, start_new_session=True)
     except OSError as error:
         result.update(rc=127, stderr=str(error), elapsed_s=0.0)
         return result

@@ -273,6 +273,8 @@ class Client:
                 return answer
             except OSError as error:
                 failure = error
+                if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                    break  # It does speak TLS, so plain HTTP is no answer.
         raise failure
 
     def _authenticate(self, challenge):
