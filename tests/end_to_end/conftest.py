@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 INVENTORY = ROOT / "inventories" / "rehearsal"
+STATE = Path.home() / ".local" / "state" / "vllm_ascend_fleet" / "rehearsal"
+ADDRESSES = {"a2-1": "172.31.240.11", "a3-1": "172.31.240.12", "duo-1": "172.31.240.13"}
 
 
 class Play:
@@ -50,14 +51,10 @@ def play(playbook, *arguments, inventory=INVENTORY, timeout=900, cwd=ROOT, **env
 
 
 def on(host, *command, check=True):
-    """Run a command on a node through the same SSH that Ansible uses; its output."""
-    variables = json.loads(subprocess.run(
-        [str(BIN / "ansible-inventory"), "-i", str(INVENTORY), "--host", host], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    argv = ["ssh", "-o", "BatchMode=yes"] + variables.get("ansible_ssh_common_args", "").split()
-    if "ansible_ssh_private_key_file" in variables:
-        argv += ["-i", os.path.expanduser(variables["ansible_ssh_private_key_file"])]
-    done = subprocess.run(argv + [f"root@{variables['ansible_host']}", *command], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    """Run a command on a node over SSH; its output."""
+    argv = ["ssh", "-o", "BatchMode=yes", "-i", STATE / "id_ed25519", "-o", f"UserKnownHostsFile={STATE / 'known_hosts'}", f"root@{ADDRESSES[host]}"]
+    done = subprocess.run([*argv, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+                          check=False)
     assert not check or done.returncode == 0, f"{command} on {host}: {done.stdout}"
     return done.stdout
 
