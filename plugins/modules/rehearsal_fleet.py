@@ -150,11 +150,13 @@ class Engine:
         return json.loads(text)[0] if text else None
 
 
-def file_contents(container):
-    """{path: bytes} of what the container is given; a file named by src is read here."""
+def file_contents(container, dry):
+    """{path: bytes} of what the container is given; a file named by src is read here (in check mode it may not be made yet)."""
     found = {}
     for file in container["files"]:
-        if "src" in file:
+        if "src" in file and dry and not os.path.exists(file["src"]):
+            found[file["path"]] = b""
+        elif "src" in file:
             with open(file["src"], "rb") as handle:
                 found[file["path"]] = handle.read()
         else:
@@ -225,7 +227,7 @@ class Fleet:
         image = self.engine.inspect("image", container["image"])
         if image is None and not self.dry:
             raise rehearsal.RehearsalError("image %s is not here; rehearse.yml builds it" % container["image"])
-        contents = file_contents(container)
+        contents = file_contents(container, self.dry)
         content = rehearsal.content_hash(container, (image or {}).get("Id"),
                                          {path: hashlib.sha256(text).hexdigest() for path, text in contents.items()})
         found = self.engine.inspect("container", name)

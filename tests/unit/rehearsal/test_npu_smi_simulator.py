@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi as parser
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal
@@ -167,3 +168,13 @@ def test_wrong_questions_are_refused(tool, capsys):
     assert tool.main(["info", "-t", "health", "-i", "9"]) == 1
     assert tool.main(["info", "--json"]) == 1
     assert capsys.readouterr().out.splitlines() == ["Error parameter of -t", "Error parameter of -i", "Command or option is not found."]
+
+
+def test_every_lever_that_something_reads_may_be_pulled():
+    levers = set(yaml.safe_load((ROOT / "roles/rehearsal_fleet/vars/main.yml").read_text())["__rehearsal_fleet_levers"])
+    read = set()
+    files = list((ROOT / "roles/rehearsal_fleet/files/engine/vllm_sim").glob("*.py"))
+    files += [path for path in (ROOT / "roles/rehearsal_fleet/files").glob("*/rootfs/usr/local/*/**/*") if path.is_file()]
+    for path in files:
+        read.update(re.findall(r'\b(?:fault|chips|value|lever|seconds)\("([a-z_]+)"', path.read_text()))
+    assert levers == read
