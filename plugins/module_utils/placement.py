@@ -18,7 +18,7 @@ RULES_IN_WORDS = {
     "pair": "both dies of an NPU stay together from 2 dies on",
     "card": "whole cards first",
 }
-# Beyond so many demands the smallest conflict is found by leaving out one at a time instead of by trying all subsets.
+# Beyond so many demands only pairs are tried; larger conflicts are then found by leaving out one demand at a time.
 EXHAUSTIVE_LIMIT = 10
 
 
@@ -230,9 +230,10 @@ class _Host(object):
                 taken += 1
             if len(block) >= count:
                 # An odd demand leaves one chip of its last unit to a single.
-                aligned = len(block) == count and (start * len(units[whole[start]])) % count == 0
-                candidates.append((0 if aligned else 1, start, tuple(block[:count])))
-        blocks = [block for _aligned, _start, block in sorted(candidates)]
+                numbers = [davinci_number(self.by_index[index]) for index in block]
+                scattered = numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+                candidates.append((scattered, numbers[0] % count != 0, start, tuple(block[:count])))
+        blocks = [candidate[-1] for candidate in sorted(candidates)]
         if self.grouping == "card":
             # Cards are joined by PCIe only: any chips will do when whole cards do not.
             loose = sorted(usable, key=lambda i: (len(units[self.by_index[i]["npu_id"]]), i))
@@ -250,16 +251,19 @@ class _Host(object):
         body = [index for unit in whole[:count // 2] for index in units[unit]]
         return [tuple(body + [units[half][0]]) for half in halves]
 
+    def _impossible(self, most):
+        """The first of the smallest sets of at most so many demands that cannot be placed, or None."""
+        for count in range(1, most + 1):
+            for chosen in itertools.combinations(self.instances, count):
+                if self._try(list(chosen))[0] is None:
+                    return list(chosen)
+        return None
+
     def _conflict(self):
         """The smallest set of demands that cannot hold together."""
-        culprits = self.instances
-        if len(self.instances) <= EXHAUSTIVE_LIMIT:
-            for count in range(1, len(self.instances) + 1):
-                impossible = [s for s in itertools.combinations(self.instances, count) if self._try(list(s))[0] is None]
-                if impossible:
-                    culprits = list(impossible[0])
-                    break
-        else:
+        culprits = self._impossible(len(self.instances) if len(self.instances) <= EXHAUSTIVE_LIMIT else 2)
+        if culprits is None:
+            culprits = list(self.instances)
             for instance in self.instances:
                 fewer = [i for i in culprits if i is not instance]
                 if self._try(fewer)[0] is None:

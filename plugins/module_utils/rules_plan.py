@@ -44,7 +44,7 @@ def image_variant(view):
             yield failed("%s is for %s" % (origin, architectures.pop()), expected, "plan the %s image of this tag" % machine)
         elif built_for and soc and not built_for.lower().startswith(soc):
             yield failed("%s holds SOC_VERSION %s" % (name, built_for), "SOC_VERSION %s.." % soc,
-                         "remove it (%s image rm) and deploy from an origin that is built for %s" % (view.peek("engine.name"), family.get("title")))
+                         "remove it (%s image rm %s) and deploy from an origin built for these chips" % (view.peek("engine.name"), name))
         elif compatibility.plugin_version(origin) is None and not built_for:
             yield unsure("the tag of %s does not tell its chip family" % origin, expected,
                          "check SOC_VERSION in the image's environment, then waive image.variant with the reason")

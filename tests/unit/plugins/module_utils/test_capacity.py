@@ -66,6 +66,12 @@ def test_a_gemma_3_has_one_full_layer_in_six():
     assert window == 15 * 2 * 256 * 2 * (512 + capacity.IN_FLIGHT_TOKENS)
 
 
+def test_a_window_that_is_not_used_counts_as_full():
+    config = dict(surveys.CONFIGS["Qwen3-32B"], sliding_window=4096, sliding_window_pattern=4)
+    assert capacity.kv_bytes(config, 1)[0] == 256 * 1024
+    assert capacity.kv_bytes(dict(config, use_sliding_window=True), 1)[0] == 64 * 1024
+
+
 def test_linear_layers_have_no_cache():
     config = dict(surveys.CONFIGS["Qwen3-32B"], layer_types=["linear_attention"] * 48 + ["full_attention"] * 16)
     assert capacity.kv_bytes(config, 1)[0] == 64 * 1024

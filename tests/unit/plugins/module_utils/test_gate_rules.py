@@ -162,6 +162,10 @@ BROKEN = {
     "conflict": (A2, [("host_plan.conflict", {"demands": [{"name": "x"}, {"name": "y"}], "message": "x x8, y x1 want 9 of 8"})],
                  "plan.placement", "fail", None, "9 of 8", "x, y"),
     "not placed": (A2, [(at(E2B, "devices"), [])], "plan.placement", "fail", E2B, "no chip", "plan.yml"),
+    "chips missing in the plan": (A2, [(at(DENSE, "devices"), ["/dev/davinci4"]), (at(DENSE, "tensor_parallel_size"), 1)], "plan.placement",
+                                  "fail", DENSE, "1 of 4 chips", "plan.yml"),
+    "two on one chip": (A2, [(at("gemma-4-e4b-it", "devices"), ["/dev/davinci0"])], "plan.placement", "fail", "gemma-4-e4b-it",
+                        "/dev/davinci0 (also gemma-4-e2b-it)", "take devices off"),
     "two on one port": (A2, [(at(E2B, "port"), 8001)], "instance.ports_distinct", "fail", "gemma-4-e4b-it", "also gemma-4-e2b-it",
                         "another port"),
     "port taken": (A2, [("survey.ports.8000", TAKEN)], "instance.port_free", "fail", E2B, "pid 4242: python3 -m http.server", "4242"),
@@ -229,6 +233,20 @@ def test_one_broken_thing_stops_one_rule(name):
     assert remedy in open_findings[0]["remedy"]
     assert open_findings[0]["source"] and open_findings[0]["expected"]
     assert result["hosts"]["h"] == status
+
+
+@pytest.mark.parametrize("path,value", [
+    ("survey.host.systemd.version", "230"), ("survey.host.python", "3.7.0"), ("survey.engine.version", "20.10.10"),
+    ("survey.host.epoch_s", surveys.NOW + 5.2),
+    ("survey.host.systemd.state", "degraded"), ("survey.paths./var/lib/docker.free_bytes", 40 * surveys.GIB),
+    ("survey.host.limits.pid_max", 32768),
+    ("survey.paths./var/lib/docker.free_inodes", None), ("survey.engine.containerd_version", None),
+    ("survey.host.proxies", {"http_proxy": "http://p", "no_proxy": "127.0.0.1, localhost"}),
+    ("survey.host.proxies", {"http_proxy": "http://p", "no_proxy": "*"}), ("survey.host.selinux", "enforcing"), (at(E2B, "shm_size"), "1g"),
+    ("survey.containers", [container("ctrlnoded-shamir")]), ("survey.containers", [dict(container("gpustack"), state="exited")]),
+])
+def test_what_is_just_good_enough_passes(path, value):
+    assert blocking(surveys.changed(A2, (path, value)))[1] == []
 
 
 def test_every_rule_can_fail():
@@ -299,6 +317,7 @@ def test_an_older_driver_of_the_range_gets_a_recommendation():
                                               ("survey.npu_smi.info.driver_version", "25.0.RC1.1"))})
     assert result["hosts"] == {"h": "pass"}
     assert any("HDK 25.5 is recommended" in f["found"] for f in result["findings"])
+    assert not any("recommended" in f["found"] for f in gate.judge({"h": A2})["findings"])
 
 
 def test_ephemeral_hccl_ports_are_a_note():

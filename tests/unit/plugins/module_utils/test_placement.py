@@ -79,6 +79,18 @@ def test_a_broken_pair_serves_singles_only():
     assert place(want(("a", 2)), [c for c in surveys.chips("a3") if c["index"] % 2], "a3")["conflict"]
 
 
+def test_a3_blocks_are_aligned_where_they_can_be():
+    assert place(want(("a", 4), ("b", 1)), without("a3", 0), "a3")["assignments"] == {"a": [4, 5, 6, 7], "b": [1]}
+    assert place(want(("a", 4)), without("a3", 0, 6, 10, 14), "a3")["assignments"] == {"a": [2, 3, 4, 5]}
+    # Any two whole NPUs will do when no two neighbours are left.
+    assert place(want(("a", 4)), without("a3", 0, 4, 8, 12), "a3")["assignments"] == {"a": [2, 3, 6, 7]}
+
+
+def test_of_many_demands_the_conflict_is_still_small():
+    placed = place(want(("big", 4), *[("s%02d" % n, 1) for n in range(11)]), without("a3", 0, 2, 4, 6, 8, 10, 12, 14), "a3")
+    assert [d["name"] for d in placed["conflict"]["demands"]] == ["big"]
+
+
 def test_an_odd_demand_takes_whole_npus_and_one_die():
     assert place(want(("a", 3), ("b", 1)), surveys.chips("a3"), "a3")["assignments"] == {"a": [0, 1, 2], "b": [3]}
 
