@@ -266,10 +266,9 @@ def owner_of(cgroup, containers, unit_prefix):
     """Who a process belongs to by its control group: (container or None, our instance or None)."""
     # A host that is a container itself shows its own id before that of the container within.
     inside = set(match.group(0) for match in _CONTAINER_ID.finditer(cgroup or ""))
-    if inside:
-        container = next((item for item in containers or [] if item["id"] in inside), None)
-        instance = container["labels"].get(INSTANCE_LABEL) if container else None
-        return container, instance
+    container = next((item for item in containers or [] if item["id"] in inside), None)
+    if container:
+        return container, container["labels"].get(INSTANCE_LABEL)
     unit = re.search(r"/(%s[\w.@-]{1,200})\.service(?:/|$)" % re.escape(unit_prefix), cgroup or "", re.ASCII | re.MULTILINE)
     return None, unit.group(1)[len(unit_prefix):] if unit else None
 

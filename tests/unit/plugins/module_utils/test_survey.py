@@ -168,6 +168,12 @@ def test_listener_in_our_unit():
     assert survey.owner_of(None, None, "vllm-ascend-") == (None, None)
 
 
+def test_owner_on_a_host_that_is_a_container_itself():
+    outer, ours = "a" * 64, {"id": CID, "labels": {survey.INSTANCE_LABEL: "gemma"}}
+    assert survey.owner_of("4:pids:/docker/%s/docker/%s\n" % (outer, CID), [ours], "vllm-ascend-") == (ours, "gemma")
+    assert survey.owner_of("1:name=systemd:/docker/%s/system.slice/vllm-ascend-x.service\n" % outer, [ours], "vllm-ascend-") == (None, "x")
+
+
 def test_a_process_belongs_to_the_innermost_container_that_the_engine_knows():
     ours = {"id": "b" * 64, "labels": {survey.INSTANCE_LABEL: "one"}}
     assert survey.owner_of("0::/docker/%s/engine/%s\n" % ("a" * 64, "b" * 64), [ours], "vllm-ascend-") == (ours, "one")
@@ -188,6 +194,7 @@ ActiveState=active
 SubState=running
 UnitFileState=enabled
 NRestarts=2
+ActiveEnterTimestamp=Sat 2026-11-21 10:34:05 UTC
 NeedDaemonReload=no
 MainPID=4711
 
@@ -206,7 +213,7 @@ def test_instances_and_units():
     instances = survey.join_instances(state, {"text": UNITS, "sha256": files}, "vllm-ascend-")
     assert instances["gemma"]["unit"] == {
         "name": "vllm-ascend-gemma.service", "load_state": "loaded", "active_state": "active", "sub_state": "running", "unit_file_state": "enabled",
-        "restarts": 2, "needs_reload": False, "unit_sha256": "12", "main_pid": 4711}
+        "active_since": "Sat 2026-11-21 10:34:05 UTC", "restarts": 2, "needs_reload": False, "unit_sha256": "12", "main_pid": 4711}
     assert (instances["gemma"]["release"], instances["gemma"]["manifest"]) == ("abc", {"a": 1})
     assert instances["gone"]["unit"] is None
     assert (instances["other"]["release"], instances["other"]["unit"]["load_state"], instances["other"]["unit"]["restarts"]) == (None, "masked", None)
