@@ -300,9 +300,18 @@ class Fleet:
         if self.engine.call("container", "ls", "--all", "--quiet", "--filter", "label=%s" % rehearsal.LABEL) and not self.dry:
             return  # another fleet runs on the same images
         listed = self.engine.call("image", "ls", "--filter", "label=%s=image" % rehearsal.LABEL, "--format", "{{.ID}}").split()
-        for image in sorted(set(listed), key=listed.index):
-            if self.act("remove image %s" % image):
-                self.engine.call("image", "rm", "--force", image)
+        self.remove_images(sorted(set(listed)))
+
+    def remove_images(self, images):
+        """Children have to go before their parents, and an unnamed parent goes with its last child: so in rounds."""
+        for image in images:
+            self.act("remove image %s" % image)
+        while images and not self.dry:
+            left = [image for image in images if self.engine.inspect("image", image)
+                    and self.engine.call("image", "rm", "--force", image, check=False) is None]
+            if len(left) == len(images):
+                self.engine.call("image", "rm", "--force", left[0])
+            images = left
 
 
 def main():

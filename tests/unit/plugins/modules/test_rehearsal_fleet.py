@@ -212,3 +212,10 @@ def test_images_stay_while_another_fleet_runs_on_them(docker):
     docker.change(container=dict(docker.read()["container"], other={"Labels": {rehearsal.LABEL: "second"}, "Config": {}, "State": {}}))
     docker.run(state="absent")
     assert sorted(docker.read()["image"]) == ["node", "registry"]
+
+
+def test_an_image_that_cannot_go_is_an_error_and_not_an_endless_round(docker):
+    docker.run()
+    docker.change(broken=["image"])
+    with pytest.raises(module.EngineError, match="image rm failed: the daemon says no"):
+        docker.run(state="absent")
