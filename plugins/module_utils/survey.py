@@ -14,6 +14,7 @@ import re
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, version_files
 
 SCHEMA = 1
+IN_USE = "Address already in use"
 FILES = ("install_info", "driver", "firmware", "toolkit", "nnal")
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 UNIT_PROPERTIES = (
@@ -311,9 +312,11 @@ def join_ports(raw, containers, unit_prefix):
                 "pid": seen["listener"]["pid"], "command": seen["listener"]["command"], "instance": instance,
                 "container": container["name"] if container else None,
             }
-        elif refused and seen.get("lingering"):
-            refused.append("nobody listens, %d closed connections still linger" % seen["lingering"])
-        elif refused and not seen.get("listening"):
+        elif IN_USE not in seen["bind"].values():
+            pass   # refused for another reason, which refused already tells
+        elif seen.get("lingering"):
+            refused.append("nobody listens, %d closed connections still linger, for up to a minute" % seen["lingering"])
+        elif not seen.get("listening"):
             refused.append("nobody listens yet: a server that is still loading holds it")
         ports[str(port)] = {"free": not refused, "error": "; ".join(refused) or None, "listener": listener}
     return ports

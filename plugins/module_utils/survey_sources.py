@@ -39,12 +39,13 @@ HCCN_TYPES = (("link", ("-link", "-g")), ("net_health", ("-net_health", "-g")), 
 
 
 class Run(object):
-    """What became of one tool: rc (int or None), stdout, stderr, timed_out, stuck (outlived SIGKILL), elapsed_s, error (str or None)."""
+    """What became of one tool: rc (int or None), stdout, stderr, timed_out, stuck (outlived SIGKILL), elapsed_s, error (str or None),
+    errno (int when it could not be started)."""
 
     def __init__(self):
         self.rc, self.stdout, self.stderr = None, "", ""
         self.timed_out = self.stuck = False
-        self.elapsed_s, self.error = 0.0, None
+        self.elapsed_s, self.error, self.errno = 0.0, None, None
 
 
 def run_tool(arguments, deadline_s, keep_fd=None):
@@ -60,7 +61,7 @@ def run_tool(arguments, deadline_s, keep_fd=None):
             arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True,
             pass_fds=() if keep_fd is None else (keep_fd,))
     except OSError as exc:
-        run.error = "%s: %s" % (arguments[0], exc.strerror or exc)
+        run.error, run.errno = "%s: %s" % (arguments[0], exc.strerror or exc), exc.errno
         return run
     chunks = {process.stdout: [], process.stderr: []}
     size = 0
@@ -220,7 +221,9 @@ def _probe(parameters):
         if lock is not None:
             os.close(lock)
     if run.error and not problem:
-        problem = (npu_smi.parse_info(run.error)["kind"], run.error)
+        # By number: the text is in the language of the host.
+        kinds = {errno.ENOENT: "command-not-found", errno.EACCES: "permission-denied", errno.ENOEXEC: "wrong-architecture"}
+        problem = (kinds.get(run.errno, "command-failed" if run.errno else "unrecognized"), run.error)
     return survey.npu_smi_result(path, run.rc, run.timed_out, time.monotonic() - started, run.stdout, run.stderr, problem)
 
 
@@ -552,7 +555,9 @@ def _bind(family, address, port):
                 handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             handle.bind((address, port))
         except OSError as exc:
-            return None if exc.errno == errno.EADDRNOTAVAIL else exc.strerror
+            if exc.errno == errno.EADDRNOTAVAIL:
+                return None
+            return survey.IN_USE if exc.errno == errno.EADDRINUSE else exc.strerror
     return None
 
 

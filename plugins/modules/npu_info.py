@@ -127,7 +127,7 @@ survey:
     npu_smi:
       description:
         - How C(npu-smi info) ran and what it printed. C(info) is a reading, or has C(error), C(kind) and the raw C(excerpt).
-        - A reading with C(incomplete) must not be trusted to be all there is.
+        - A reading with C(incomplete) must not be trusted to be all there is. C(warnings) are what the tool says below its table.
       type: dict
       returned: always
     family:

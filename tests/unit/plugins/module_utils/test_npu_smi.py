@@ -147,7 +147,8 @@ def test_mapping_of_950():
 
 
 @pytest.mark.parametrize("text, kind", [
-    ("", "empty-output"), ("There is no NPU card on this server.", "no-chips"), ("dcmi module initialize failed. ret is -8005", "dcmi-init-failed"), (MAPPING.replace("\t1 ", "\tx "), "unrecognized")])
+    ("", "empty-output"), ("There is no NPU card on this server.", "no-chips"), ("dcmi module initialize failed. ret is -8005", "dcmi-init-failed"),
+    (MAPPING.replace("\t1 ", "\tx "), "unrecognized")])
 def test_mapping_failures(text, kind):
     assert npu_smi.parse_mapping(text)["kind"] == kind
 

@@ -162,6 +162,11 @@ def test_a_port_that_a_loading_server_holds():
     assert ports["8000"]["free"] is False and "a server that is still loading holds it" in ports["8000"]["error"]
 
 
+def test_a_port_that_is_refused_for_another_reason():
+    ports = survey.join_ports({80: {"bind": {"IPv4": "Permission denied", "IPv6": None}}}, [], "vllm-ascend-")
+    assert ports["80"] == {"free": False, "error": "IPv4: Permission denied", "listener": None}
+
+
 def test_listener_in_our_unit():
     assert survey.owner_of("0::/system.slice/vllm-ascend-gemma-4.service\n", [], "vllm-ascend-") == (None, "gemma-4")
     assert survey.owner_of("0::/system.slice/sshd.service\n", [], "vllm-ascend-") == (None, None)
