@@ -9,6 +9,9 @@ import base64
 import ipaddress
 import json
 import os
+import pty
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +19,7 @@ import time
 
 ENGINES = ("docker", "podman")
 QUICK_S = 60.0
+OUTPUT_KEPT = 1 << 16
 
 
 class CommandError(Exception):
@@ -61,6 +65,56 @@ def run(args, timeout_s, stdin=None, env=None, cwd=None):
     return result
 
 
+def run_watched(args, timeout_s, silence_s, env=None):
+    """Like :func:`run` for a command that shows its progress, killed when it says nothing for ``silence_s`` seconds.
+
+    Progress is only shown to a terminal, so it gets one. docker reports each 512 KiB: a crawling transfer is silent too.
+    Returns the same as :func:`run`, and ``silent``; stdout and stderr come as one text in ``stderr``.
+    """
+    started = time.monotonic()
+    result = {"cmd": list(args), "rc": None, "stdout": "", "stderr": "", "timed_out": False, "silent": False}
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+            args, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, env=dict(os.environ, LC_ALL="C", LANGUAGE="", **(env or {})),
+            start_new_session=True)
+    except OSError as error:
+        os.close(master)
+        result.update(rc=127, stderr=str(error), elapsed_s=0.0)
+        return result
+    finally:
+        os.close(slave)
+    text, heard = b"", started
+    while True:
+        now = time.monotonic()
+        wait = min(started + timeout_s, heard + silence_s) - now
+        if wait <= 0:
+            result.update(timed_out=True, silent=now < started + timeout_s)
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        if select.select([master], [], [], wait)[0]:
+            try:
+                block = os.read(master, 1 << 16)
+            except OSError:  # Linux says so when the last writer has closed the terminal.
+                break
+            if not block:
+                break
+            text, heard = (text + block)[-OUTPUT_KEPT:], time.monotonic()
+    os.close(master)
+    try:
+        result["rc"] = process.wait(timeout=max(1.0, started + timeout_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        result["timed_out"] = True
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if result["timed_out"]:
+        result["rc"] = None
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text.decode("utf-8", "replace"))
+    result["stderr"] = plain.replace("\r", "\n")
+    result["elapsed_s"] = round(time.monotonic() - started, 3)
+    return result
+
+
 def last_line(text):
     """The last line that says something, which is where tools put the reason."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
@@ -86,14 +140,20 @@ class Engine:
         self.path = path
         self.config_dir = config_dir
 
-    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False):
-        """Run an engine command; with ``check`` a failure raises CommandError whose text ends in the engine's own reason."""
+    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False, silence_s=None):
+        """Run an engine command; with ``check`` a failure raises CommandError whose text ends in the engine's own reason.
+
+        With ``silence_s`` it is given up when it shows no progress for that long.
+        """
         env = {}
         if credentials and self.config_dir:
             env = {"DOCKER_CONFIG": self.config_dir, "REGISTRY_AUTH_FILE": os.path.join(self.config_dir, "config.json")}
-        result = run([self.path] + list(args), timeout_s, stdin=stdin, env=env)
+        command = [self.path] + list(args)
+        result = run(command, timeout_s, stdin=stdin, env=env) if silence_s is None else run_watched(command, timeout_s, silence_s, env=env)
         if check and result["rc"] != 0:
-            reason = "no end after %.0f s" % timeout_s if result["timed_out"] else last_line(result["stderr"]) or last_line(result["stdout"])
+            reason = last_line(result["stderr"]) or last_line(result["stdout"])
+            if result["timed_out"]:
+                reason = "no progress for %.0f s" % silence_s if result.get("silent") else "no end after %.0f s" % timeout_s
             raise CommandError("%s %s failed: %s" % (self.name, " ".join(args[:2]), reason), result)
         return result
 

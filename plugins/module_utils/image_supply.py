@@ -17,6 +17,7 @@ ENGINE_OPTIONS = dict(
 )
 ASK_S = 30.0
 LEAST_PULL_S = 30.0
+SILENCE_S = 300.0
 
 
 class SupplyError(Exception):
@@ -121,7 +122,7 @@ def refuse_architecture(found, wanted, reference, how):
 
 
 def pull_first(engine, sources, end):
-    """Pull from the first source that delivers. Each gets its share of the time left, the last one all of it.
+    """Pull from the first source that delivers. Each gets half of the time left and no long silence, the last one all of the time.
 
     Returns ``(source, [what went wrong before it])``; SupplyError naming every failure when none delivers.
     """
@@ -131,9 +132,10 @@ def pull_first(engine, sources, end):
         if left <= 0:
             failures.append("%s: no time left" % source)
             break
-        share = left if number == len(sources) - 1 else max(LEAST_PULL_S, left / 2)
+        last = number == len(sources) - 1
         try:
-            engine.run(["pull", source], timeout_s=min(share, left), credentials=True)
+            engine.run(["pull", source], timeout_s=left if last else min(left, max(LEAST_PULL_S, left / 2)), credentials=True,
+                       silence_s=None if last else SILENCE_S)
             return source, failures
         except container_cli.CommandError as error:
             failures.append("%s: %s" % (source, error))

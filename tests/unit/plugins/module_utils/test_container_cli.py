@@ -50,6 +50,25 @@ def test_command_that_is_missing():
     assert container_cli.run(["/nonexistent/x"], 5)["rc"] == 127
 
 
+def test_silence_is_not_waited_out(tmp_path):
+    quiet = engine(tmp_path, "import sys, time; print('Pulling fs layer', sys.stdout.isatty()); sys.stdout.flush(); time.sleep(60)")
+    with pytest.raises(container_cli.CommandError) as caught:
+        quiet.run(["pull", "x"], timeout_s=50, silence_s=1.5)
+    assert str(caught.value) == "docker pull x failed: no progress for 2 s" and "Pulling fs layer True" in caught.value.result["stderr"]
+
+
+def test_progress_keeps_a_slow_command_alive(tmp_path):
+    slow = engine(tmp_path, "import sys, time\nfor n in range(8):\n    sys.stdout.write('\\x1b[2K%d\\r' % n); sys.stdout.flush(); time.sleep(0.3)")
+    done = slow.run(["pull", "x"], timeout_s=50, silence_s=1.5)
+    assert done["rc"] == 0 and "\x1b" not in done["stderr"] and done["stderr"].split()[-1] == "7"
+
+
+def test_reason_of_a_watched_failure(tmp_path):
+    with pytest.raises(container_cli.CommandError) as caught:
+        engine(tmp_path, "import sys; print('Pulling'); sys.exit('Error: unexpected EOF')").run(["pull", "x"], silence_s=30)
+    assert str(caught.value) == "docker pull x failed: Error: unexpected EOF"
+
+
 def test_find_engine_prefers_docker_and_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     podman = script(tmp_path / "podman", "")
