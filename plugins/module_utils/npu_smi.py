@@ -164,7 +164,7 @@ class _Table(object):
         self.last_is_rule = True
 
     def read(self, line):
-        line = line.strip("\r\t >\ufeff")
+        line = line.strip("\r\t >#\ufeff")
         if not line or line[0] not in "|+":
             if self.seen and line[-1:] == "|":
                 raise _Unaccountable("a row without its left border: %r" % line[:200])
