@@ -92,7 +92,8 @@ def test_new_column_is_not_guessed(name):
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("change", [
     lambda text: text.replace("\n", "\r\n"), lambda text: "\n".join("    " + line for line in text.split("\n")),
-    lambda text: "\n".join("> " + line for line in text.split("\n")), lambda text: "\n".join("# " + line for line in text.split("\n")), lambda text: "\ufeff" + text,
+    lambda text: "\n".join("> " + line for line in text.split("\n")), lambda text: "\n".join("# " + line for line in text.split("\n")),
+    lambda text: "\ufeff" + text,
     lambda text: "[INFO limiter::x] 12\n" + text + "\n[root@host ~]# \n", lambda text: text.replace("NA ", "N/A"),
     lambda text: "\x1b[0m" + text.replace("\n", "\x1b[K\n"),
 ])
