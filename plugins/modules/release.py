@@ -243,9 +243,8 @@ class Host:
         self.shown = shown
         return shown
 
-    def containers(self, wanted):
-        """{container name: {labels, running, image} or None}; asked in one call."""
-        names = [entry["container"] for entry in wanted]
+    def inspect(self, names):
+        """What the engine holds of containers, by name or id; those it does not know are left out."""
         if self.engine is None:
             self.engine = container_cli.Engine(*container_cli.find_engine(self.params["engine"], self.params["engine_path"]))
         result = self.engine.run(["container", "inspect"] + names, check=False)
@@ -254,8 +253,12 @@ class Host:
         if result["rc"] != 0 and (complaints or not result["stderr"].strip()):
             reason = container_cli.last_line(result["stderr"]) or "exit %s" % result["rc"]
             raise domain.ReleaseError("%s does not answer: %s" % (self.engine.name, reason), result)
-        found = {}
-        for data in json.loads(result["stdout"].strip() or "[]"):
+        return json.loads(result["stdout"].strip() or "[]")
+
+    def containers(self, wanted):
+        """{container name: {labels, running, image} or None}; asked in one call."""
+        names, found = [entry["container"] for entry in wanted], {}
+        for data in self.inspect(names):
             config = data.get("Config") or {}
             found[data["Name"].lstrip("/")] = {"labels": config.get("Labels") or {}, "image": config.get("Image"),
                                                "running": bool((data.get("State") or {}).get("Running"))}
@@ -264,7 +267,9 @@ class Host:
     def our_containers(self, name):
         """Ids of all containers that carry the label of an instance."""
         label = "label=%s=%s" % (domain.INSTANCE_LABEL, name)
-        return self.engine.run(["ps", "--all", "--quiet", "--no-trunc", "--filter", label])["stdout"].split()
+        listed = self.engine.run(["ps", "--all", "--quiet", "--no-trunc", "--filter", label])["stdout"].split()
+        # After a crash docker may list containers that it no longer has, until it is restarted.
+        return [data["Id"] for data in self.inspect(listed)] if listed else []
 
     def where(self, entry):
         """Paths of an instance."""

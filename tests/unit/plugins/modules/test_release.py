@@ -17,7 +17,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.modules import release as mod
 
 OLD, NEW = "a" * 12, "b" * 12
 
-FAKE = r'''#!%(python)s
+FAKE = r'''#!%(python)s -IS
 import json, os, re, sys
 ROOT = %(root)r
 with open(os.path.join(ROOT, "state.json")) as stream:
@@ -78,12 +78,12 @@ if args[:2] == ["container", "inspect"]:
     found, missing = [], ""
     for name in args[2:]:
         one = containers.get(name)
-        if one is None:
+        if one is None or one.get("ghost"):
             missing += "Error: No such container: %%s\n" %% name
             continue
         labels = {"vllm-ascend-fleet.instance": one["instance"], "vllm-ascend-fleet.release": one["release"]}
         config = {"Labels": labels if one["instance"] else None, "Image": "image"}
-        found.append({"Name": "/" + name, "Config": config, "State": {"Running": one["running"]}})
+        found.append({"Id": name, "Name": "/" + name, "Config": config, "State": {"Running": one["running"]}})
     done(1 if missing else 0, json.dumps(found) + "\n", missing)
 if args[0] == "ps":
     wanted = args[-1].rsplit("=", 1)[1]
@@ -255,6 +255,11 @@ def test_absent_leaves_nothing_of_ours_and_everything_else(world):
     assert not world.run([{"name": "one"}], state="absent")["changed"]
     world.run([{"name": "two"}], state="absent")
     assert world.tree() == {} and not os.path.exists(world.path("state"))
+
+
+def test_containers_that_docker_only_lists_are_no_work(world):
+    world.change(containers={"ghost": {"instance": "one", "release": OLD, "running": False, "ghost": True}})
+    assert not world.run([{"name": "one"}], state="absent")["changed"]
 
 
 def test_absent_keeps_what_others_put_beside_us(world):
