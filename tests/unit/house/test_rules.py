@@ -18,7 +18,7 @@ FORBIDDEN = {
     "a privileged container": r"(?<!do not answer with )--privileged|(?i:privileged:\s*(true|yes))",
     "an error ignored": r"(?i)ignore_errors:\s*(true|yes)|\|\|\s*true\b",
     "an exception swallowed": r"except (Exception|BaseException)?\s*:\s*\n?\s*pass\b",
-    "lint turned off without a reason": r"#\s*noqa(:?\s[\w\[\]-]+)?\s*$",
+    "lint turned off without naming the rule": r"#\s*noqa\s*$",
     "a package index": r"pypi\.org|pythonhosted\.org",
     "a path of the authors' machine": r"/work/(main|shared)\b",
 }
@@ -52,7 +52,7 @@ def test_nothing_forbidden(what):
     ("ignore_errors: true", "an error ignored"),
     ("make x || true", "an error ignored"),
     ("except Exception:\n    pass", "an exception swallowed"),
-    ("x = 1  # noqa", "lint turned off without a reason"),
+    ("x = 1  # noqa", "lint turned off without naming the rule"),
     ("https://pypi.org/simple", "a package index"),
 ])
 def test_a_planted_fault_is_found(text, what):
