@@ -183,6 +183,16 @@ class Engine:
                 return repository + "@" + digest
         return None
 
+    def push(self, reference, timeout_s, folder):
+        """Push an image; the digest that the engine says it pushed, or None. ``folder`` is for podman's note of it."""
+        if self.name == "podman":
+            note = os.path.join(folder, "digest")
+            self.run(["push", "--digestfile", note, reference], timeout_s=timeout_s, credentials=True)
+            with open(note) as stream:
+                return stream.read().strip()
+        found = re.findall(r"digest: (sha256:[0-9a-f]{64})", self.run(["push", reference], timeout_s=timeout_s, credentials=True)["stdout"])
+        return found[-1] if found else None
+
     def containers_of(self, reference):
         """Names of the containers, running or not, that were made from this very reference."""
         out = self.run(["ps", "--all", "--no-trunc", "--format", "{{.Names}}\t{{.Image}}"])["stdout"]

@@ -231,14 +231,11 @@ class Derivation:
 
     def push(self):
         """Push the target and ask the registry what it holds now."""
-        self.engine.run(["push", self.target], timeout_s=self.left(), credentials=True)
-        parts = registry.parse_reference(self.target)
+        pushed = self.engine.push(self.target, self.left(), self.private)
         client, repository, selector = image_supply.client_for(self.options, self.target, min(60.0, self.left()), self.insecure, self.credentials)
         digest = client.digest(repository, selector)
-        own = registry.format_reference(parts["registry"], parts["repository"], digest=digest)
-        if not self.engine.image(own):
-            raise SupplyError("%s was pushed, but the registry holds %s, which is not what was pushed; is something else writing there?"
-                              % (self.target, digest))
+        if digest != pushed:
+            raise SupplyError("%s was pushed as %s, but the registry holds %s; is something else writing there?" % (self.target, pushed, digest))
         self.result["digest"] = digest
         self.result["actions"].append("push " + self.target)
 

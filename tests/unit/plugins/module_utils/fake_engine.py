@@ -40,9 +40,11 @@ class FakeEngine:
             if self.on_build:
                 self.on_build(args)
             return self.build
-        elif verb == "push" and self.on_push:
-            self.on_push(args[1])
         return dict(QUIET)
+
+    def push(self, reference, timeout_s, folder):
+        self.calls.append(["push", reference])
+        return self.on_push(reference)
 
     def image(self, reference):
         return self.images.get(reference)

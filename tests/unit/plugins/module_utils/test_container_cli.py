@@ -115,6 +115,16 @@ def test_image_with_digest_under_another_name(tmp_path):
     assert made.image_with_digest("sha256:" + "b" * 64) is None
 
 
+def test_digest_that_docker_pushed(tmp_path):
+    made = engine(tmp_path, "print('abc: Pushed\\nv1: digest: %s size: 528')" % DIGEST)
+    assert made.push("r/n:v1", 30, str(tmp_path)) == DIGEST
+
+
+def test_digest_that_podman_pushed(tmp_path):
+    made = engine(tmp_path, "import sys\nopen(sys.argv[sys.argv.index('--digestfile') + 1], 'w').write('%s')" % DIGEST, "podman")
+    assert made.push("r/n:v1", 30, str(tmp_path)) == DIGEST
+
+
 def test_containers_of_a_reference(tmp_path):
     made = engine(tmp_path, "print('one\\tr/n:1\\ntwo\\tr/n:2\\nthree\\tr/n:1')")
     assert made.containers_of("r/n:1") == ["one", "three"]

@@ -76,10 +76,10 @@ class World:
                 stream.write(b"patch\r\n")
 
     def push(self, reference):
-        """The registry has it now, and the engine knows the digest."""
+        """The registry has it now."""
         labels = image_derive.labels(SET, self.base, "8.5.1")
         digest = self.fleet.put_image("v1-x", labels=labels)
-        self.engine.images["%s/fleet/vllm-ascend@%s" % (self.fleet.host, digest)] = image(digest)
+        return digest
 
     def run(self, check_mode=False, **more):
         private = os.path.join(str(self.folder), "private%d" % len(os.listdir(str(self.folder))))
@@ -176,10 +176,14 @@ def test_base_that_cannot_run_python(world):
 
 
 def test_registry_that_holds_something_else_after_the_push(world):
-    world.engine.on_push = lambda reference: world.fleet.put_image("v1-x", labels={"someone": "else"})
+    def push(reference):
+        world.fleet.put_image("v1-x", labels={"someone": "else"})
+        return BASE
+
+    world.engine.on_push = push
     with pytest.raises(image_supply.SupplyError) as caught:
         world.run()
-    assert "is not what was pushed" in str(caught.value)
+    assert "was pushed as %s, but the registry holds %s" % (BASE, world.fleet.tags["v1-x"]) in str(caught.value)
 
 
 def test_fleets_registry_that_is_down(world):
@@ -208,7 +212,7 @@ def test_without_a_patch_set_the_base_is_copied_once(world):
         world.fleet.blobs.update(world.origin.blobs)
         world.fleet.types.update(world.origin.types)
         world.fleet.tags["v1-x"] = world.base
-        world.engine.images["%s/fleet/vllm-ascend@%s" % (world.fleet.host, world.base)] = image(world.base)
+        return world.base
 
     world.engine.on_push = push
     done = world.run(patch_set=None, staged=None)
