@@ -5,7 +5,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --custom-compile-command "make lock"
 
-.PHONY: help venv demo demo-clean test lint units package core_units sanity molecule end_to_end lock clean
+.PHONY: help venv demo demo-clean test lint units package core_units sanity molecule end_to_end bench lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ test: .venv/.test ## run everything that CI runs; ends with the counts and leave
 
 lint units package core_units sanity molecule end_to_end: .venv/.test
 	@python tests/run.py $@
+
+bench: .venv/.run ## count the round trips of an unchanged deploy on the rehearsal fleet (after make demo)
+	python benchmarks/unchanged_deploy.py
 
 lock: .venv/.test ## write the locked requirements again
 	$(LOCK) --upgrade --python-version 3.11 --output-file requirements.txt requirements.in

@@ -94,9 +94,9 @@ def test_no_number_of_chips_is_enough():
     assert capacity.smallest_tensor_parallel_size(surveys.CONFIGS["DeepSeek-R1-W8A8"], 680 * surveys.GB, 4096, 0.9, DUO) is None
 
 
-@pytest.mark.parametrize("model,ranks,problem",
-                         [("gemma-4-31B-it", 4, None), ("gemma-4-31B-it", 5, "32 attention heads"), ("Qwen3-32B", 16, None),
-                                                 ("DeepSeek-R1-W8A8", 16, None), ("gemma-4-E2B-it", 3, "8 attention heads")])
+@pytest.mark.parametrize("model,ranks,problem", [
+    ("gemma-4-31B-it", 4, None), ("gemma-4-31B-it", 5, "32 attention heads"), ("Qwen3-32B", 16, None),
+    ("DeepSeek-R1-W8A8", 16, None), ("gemma-4-E2B-it", 3, "8 attention heads")])
 def test_heads(model, ranks, problem):
     found = capacity.heads_problem(surveys.CONFIGS[model], ranks)
     assert found is None if problem is None else problem in found

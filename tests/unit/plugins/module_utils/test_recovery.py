@@ -51,7 +51,8 @@ def test_the_key_is_named_not_shown():
 
 SURVEY = {
     "instances": {
-        "b": {"release": "r2", "previous": "r1", "manifest": {"name": "b", "model": "B", "image_reference": "r:5000/x@sha256:1"}, "unit": {"active_state": "active"}},
+        "b": {"release": "r2", "previous": "r1", "unit": {"active_state": "active"},
+              "manifest": {"name": "b", "model": "B", "image_reference": "r:5000/x@sha256:1"}},
         "a": {"release": "r1", "previous": None, "manifest": None, "unit": None}},
     "images": [
         {"digests": ["r:5000/x@sha256:1"], "tags": [], "labels": {}},

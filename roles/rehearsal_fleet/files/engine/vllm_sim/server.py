@@ -80,8 +80,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_request(self, code="-", size="-"):
         if not self.state.args.disable_uvicorn_access_log:
-            print('(APIServer pid=%d) INFO:     %s:%s - "%s" %d %s' % (os.getpid(), self.client_address[0], self.client_address[1],
-                                                                              self.requestline, int(code), self.responses[int(code)][0]), flush=True)
+            host, port = self.client_address[:2]
+            facts = (os.getpid(), host, port, self.requestline, int(code), self.responses[int(code)][0])
+            print('(APIServer pid=%d) INFO:     %s:%s - "%s" %d %s' % facts, flush=True)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -136,7 +137,8 @@ class Handler(BaseHTTPRequestHandler):
     def _authorised(self):
         scheme, _space, token = (self.headers.get("Authorization") or "").partition(" ")
         given = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        return scheme.lower() == "bearer" and any([secrets.compare_digest(given, key) for key in self.state.keys])
+        # A list, so that every key is compared and the time tells nothing.
+        return scheme.lower() == "bearer" and any([secrets.compare_digest(given, key) for key in self.state.keys])  # pylint: disable=use-a-generator
 
     def _health(self):
         self._send(503 if self.state.phase == "dead" else 200)
