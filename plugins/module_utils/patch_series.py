@@ -273,6 +273,11 @@ def shift_of(entries, contents, side):
     return total
 
 
+def some(names):
+    """The first few of many names, and how many more there are."""
+    return ", ".join(names[:3]) + (" and %d more" % (len(names) - 3) if len(names) > 3 else "")
+
+
 def describe(verdict):
     """One line for the user about a patch that cannot be applied."""
     parts = []
@@ -289,8 +294,8 @@ def describe(verdict):
     if verdict["verdict"] == PARTLY:
         done = [entry["path"] for entry in verdict["files"] if entry["state"] == THERE]
         todo = [entry["path"] for entry in verdict["files"] if entry["state"] == APPLIES]
-        what = "; ".join(([parts[0] + more] if parts else []) + (["already patched: " + ", ".join(done)] if done else [])
-                         + (["not yet: " + ", ".join(todo)] if todo else []))
+        what = "; ".join(([parts[0] + more] if parts else []) + (["already patched: " + some(done)] if done else [])
+                         + (["not yet: " + some(todo)] if todo else []))
         return ("%s is partly there in %s: %s; nothing was changed, restore these files (git checkout -- FILE) and run again"
                 % (verdict["patch"], verdict["tree"], what))
     return "%s conflicts with %s: %s%s; nothing was changed" % (verdict["patch"], verdict["tree"], parts[0] if parts else verdict.get("reason", ""), more)

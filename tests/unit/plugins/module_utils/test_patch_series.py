@@ -257,6 +257,11 @@ def test_partly_there_by_file(tree, patch):
     assert tree.state() == before
 
 
+def test_many_names_are_cut_short():
+    assert ps.some(["a", "b", "c"]) == "a, b, c"
+    assert ps.some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
 def test_partly_there_by_hunk(tree, patch):
     tree.write("pkg/a.py", numbered(60, l6=b"SIX"))
     error = refused(series(tree, patch))
