@@ -57,5 +57,8 @@ class ActionModule(ActionBase):
             lines.append((row["host"], row["model"], numbers, str(row["port"]), row["patch_set"] or "-", row["outcome"], ready))
         self._display.display("\n" + "\n".join(plan_text.table(lines)) + "\n")
         for row in rows:
+            if row["outcome"] in ("failed", "reverted", "removed"):
+                self._display.display("%s: %s: %s" % (row["host"], row["outcome"], row["reason"]), color="red")
+        for row in rows:
             if row["curl"]:
                 self._display.display(row["curl"])

@@ -444,6 +444,10 @@ def complete_instance(instance, defaults):
     return filled
 
 
+# How systemd speaks of a unit in the unit's own journal.
+_SYSTEMD = re.compile(r"(Start(ing|ed)|Stopp(ing|ed)|Failed to start|Scheduled restart|Reload) |[\w@.-]+\.service: ")
+
+
 def sentence(name, result):
     """One line on an instance that is not proven: rule, found, expected, likely cause, remedy."""
     bad = [item for item in result["findings"] if item["status"] != "pass"]
@@ -453,4 +457,11 @@ def sentence(name, result):
     line = "%s: %s: %s; expected %s" % (name, item["rule"], item["found"], item["expected"])
     if result.get("cause"):
         return "%s; likely cause: %s; remedy: %s" % (line, result["cause"]["text"], result["cause"]["remedy"])
-    return "%s; remedy: %s" % (line, item["remedy"])
+    words = last_words(result.get("journal_tail") or ())
+    return "%s; %sremedy: %s" % (line, "its log ends with: %s; " % words if words else "", item["remedy"])
+
+
+def last_words(lines):
+    """The last line of a journal that the program itself said, shortened; None when only systemd speaks."""
+    own = [line for line in lines if line.strip() and not _SYSTEMD.match(line)]
+    return shorten(own[-1].strip()) if own else None

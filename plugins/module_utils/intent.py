@@ -42,7 +42,8 @@ VARIABLES = {
 INSTANCE_KEYS = {
     "model": (str,), "name": (str,), "port": (int,), "devices": (int, list), "served_model_name": (str,), "image": (str,),
     "patch_set": (str, type(None)), "weights": (str,), "arguments": (dict,), "environment": (dict,), "shm_size": (str,),
-    "ready_timeout_s": (int,), "shutdown_timeout_s": (int,), "stability_window_s": (int,),
+    "ready_timeout_s": (int,), "shutdown_timeout_s": (int,), "stability_window_s": (int,), "expected_answer": (str, type(None)),
+    "sanity": (str,),
 }
 _ONE_INSTANCE_ONLY = ("model", "name", "port")
 

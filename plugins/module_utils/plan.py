@@ -20,7 +20,8 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 # vLLM drains for shutdown_timeout_s after SIGTERM; the engine waits longer before it kills, systemd longest.
 # Source: vLLM 0.18.0 --shutdown-timeout; "docker stop" kills after its own time-out.
 STOP_MARGIN_S = 30
-DEFAULTS = {"ready_timeout_s": 900, "shutdown_timeout_s": 120, "stability_window_s": 10, "shm_size": "10g"}
+DEFAULTS = {"ready_timeout_s": 900, "shutdown_timeout_s": 120, "stability_window_s": 10, "shm_size": "10g",
+            "sanity": "full", "expected_answer": None}
 
 # HCCL takes 32 ports from HCCL_IF_BASE_PORT, 60000 by default (CANN 8.5 environment-variable reference).
 HCCL_BASE_PORT = 60000
@@ -187,7 +188,8 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         layers.append((platform["_file"], dict((k, platform[k]) for k in ("environment", "arguments", "shm_size") if k in platform)))
     layers += [
         (model["_file"], dict((k, v) for k, v in model.items() if k in (
-            "environment", "arguments", "image", "patch_set", "devices", "served_model_name", "ready_timeout_s"))),
+            "environment", "arguments", "image", "patch_set", "devices", "served_model_name", "ready_timeout_s", "expected_answer",
+            "sanity"))),
         ("inventory: fleet_instance_defaults", settings["fleet_instance_defaults"]),
         ("inventory: fleet_models['%s']" % model["name"], settings["fleet_models"].get(model["name"], {})),
         ("inventory: fleet_instances", demand),
@@ -256,6 +258,8 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         "shutdown_timeout_s": values["shutdown_timeout_s"],
         "stop_timeout_s": values["shutdown_timeout_s"] + STOP_MARGIN_S,
         "stability_window_s": values["stability_window_s"],
+        "sanity": values["sanity"],
+        "expected_answer": values["expected_answer"],
         "secret": bool(settings["fleet_api_key"]),
         "release": None,
         "provenance": provenance,

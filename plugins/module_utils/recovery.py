@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
+
 
 PATCH_SET_LABEL = "vllm-ascend-fleet.patch-set"
 
@@ -106,7 +108,8 @@ def summarize(plan, results, check_mode=False):
             rows.append({
                 "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": instance["port"],
                 "patch_set": (instance["patch_set"] or {}).get("name") if isinstance(instance["patch_set"], dict) else instance["patch_set"],
-                "outcome": outcome, "ready_s": proof.get("elapsed_s"), "reason": result.get("failure"),
+                "outcome": outcome, "ready_s": proof.get("elapsed_s"),
+                "reason": sentence(name, proof) if proof and not proof.get("ready") and not check_mode else result.get("failure"),
                 "curl": curl(result.get("address") or host, instance) if proof.get("ready") and outcome in ("unchanged", "deployed") else None,
             })
     return rows

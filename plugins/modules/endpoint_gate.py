@@ -461,8 +461,8 @@ def main():
         said = "".join("; " + text for text in open_ones)
         module.exit_json(msg="check mode: judged what runs now; nothing was started, so nothing is refused" + said, **result)
     if open_ones:
-        module.fail_json(msg="%d of %d instance(s) not proven: %s" % (
-            len(open_ones), len(result["instances"]), " | ".join(open_ones)), **result)
+        more = " (and %d more)" % (len(open_ones) - 1) if len(open_ones) > 1 else ""
+        module.fail_json(msg="%d of %d instances not proven: %s%s" % (len(open_ones), len(result["instances"]), open_ones[0], more), **result)
     module.exit_json(**result)
 
 

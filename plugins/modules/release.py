@@ -33,7 +33,7 @@ options:
   state:
     description:
       - V(present) installs and starts the given releases.
-      - V(previous) switches each instance back to the release that ran before the current one.
+      - V(previous) switches each instance back to the release that ran before the current one, and forgets the one it left.
       - V(absent) removes units, releases, secrets and containers of the given instances, and nothing else.
       - V(started) and V(stopped) only start and stop what is installed.
     type: str
@@ -42,8 +42,8 @@ options:
   instances:
     description:
       - The instances, as the plan gives them. For V(state=present) each holds C(name), C(unit), C(container), C(secret) and C(release).
-      - For the other states C(name) is enough. With C(release.id) and V(state=previous), an instance that already runs that release
-        is left alone.
+      - For the other states C(name) is enough. With C(release.id) and V(state=previous), an instance goes back to that
+        release, and is left alone when it already runs it.
     type: list
     elements: dict
     required: true
@@ -381,8 +381,8 @@ def with_previous(host, wanted, instances):
     for entry in wanted:
         path = host.where(entry)
         current, target = get_link(path["current"]), get_link(path["previous"])
-        if asked[entry["name"]] and asked[entry["name"]] == current:
-            target = current
+        if asked[entry["name"]] and os.path.isdir(os.path.join(path["releases"], asked[entry["name"]])):
+            target = asked[entry["name"]]
         if target is None:
             raise domain.ReleaseError(
                 "instance '%s' has no previous release on this host (current is %s), so there is nothing to return to" % (
@@ -418,7 +418,8 @@ def apply(host, wanted, found, steps, keep):
                 # leave a process that never read it, and nobody would see.
                 host.write_release(entry)
             if step["switch"]:
-                set_link(path["previous"], found[name]["current"] or found[name]["previous"])
+                # A release that was left for the one before it is never gone back to.
+                set_link(path["previous"], None if host.params["state"] == "previous" else found[name]["current"] or found[name]["previous"])
                 set_link(path["current"], entry["release"]["id"])
             if step["secret"]:
                 host.write_secret(entry, entry["secret_text"])
@@ -591,7 +592,8 @@ def run(params, check_mode):
     for entry in wanted:
         answer = instances[entry["name"]]
         if check_mode and entry["release"] and answer["release"] != entry["release"]["id"]:
-            answer.update(release=entry["release"]["id"], previous=answer["release"] or answer["previous"])
+            answer.update(release=entry["release"]["id"],
+                          previous=None if params["state"] == "previous" else answer["release"] or answer["previous"])
     sentences = [text for entry in wanted for text in actions[entry["name"]]]
     return {"changed": changed, "diff": diff, "actions": sentences, "instances": instances}
 

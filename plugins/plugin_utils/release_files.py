@@ -22,7 +22,7 @@ CAPABILITIES = ("DAC_OVERRIDE",)
 # What a later reader of the host (status, rollback, the prover) needs to know of a release.
 MANIFEST = ("name", "model", "served_model_name", "unit", "container", "image", "image_reference", "patch_set", "devices", "chips", "port",
             "tensor_parallel_size", "weights", "max_model_len", "arguments", "environment", "ready_timeout_s", "shutdown_timeout_s",
-            "stop_timeout_s", "stability_window_s", "secret")
+            "stop_timeout_s", "stability_window_s", "secret", "sanity", "expected_answer")
 
 # Remove what a killed client left behind, if it is ours; a container of somebody else is named and left alone.
 # No Go template here: a release may travel through Ansible's variables, which would read its braces.

@@ -279,3 +279,10 @@ def test_the_sentence_names_instance_rule_found_and_remedy():
     assert line.startswith("one: endpoint.model: model 'qwen'; expected model 'gemma' with context length 4096; remedy: ")
     caused = endpoint.sentence("one", dict(result, cause={"text": "because", "remedy": "do", "row": "1"}))
     assert caused.endswith("; likely cause: because; remedy: do") and "\n" not in caused
+
+
+def test_the_programs_own_last_words_are_found_among_systemds():
+    tail = ["Started vllm-ascend-m.service - vLLM-Ascend m.", "RuntimeError: NPU out of memory.", "vllm-ascend-m.service: Main process exited, code=exited",
+            "Stopped vllm-ascend-m.service - vLLM-Ascend m."]
+    assert endpoint.last_words(tail) == "RuntimeError: NPU out of memory."
+    assert endpoint.last_words(tail[2:]) is None

@@ -16,7 +16,8 @@ DIFFERENCES = {"old": {"action": "replace", "before": "was"}, "fresh": {"action"
 INSTANCES = [instance(name) for name in DIFFERENCES]
 FOUND = {"old": {"release": "was", "manifest": {"name": "old", "port": 7000}}, "same": {"release": "new", "manifest": {"name": "same"}},
          "good": {"release": "was", "manifest": None}}
-PROVEN = {"good": {"ready": True, "elapsed_s": 3.1}, "old": {"ready": False}}
+PROVEN = {"good": {"ready": True, "elapsed_s": 3.1}, "old": {"ready": False, "findings": [
+    {"status": "fail", "rule": "endpoint.model", "found": "another", "expected": "old", "remedy": "look"}]}}
 
 
 def test_only_what_was_changed_and_not_proven_goes_back():
@@ -40,6 +41,7 @@ def test_every_instance_of_the_plan_has_an_outcome():
     good = next(row for row in rows if row["instance"] == "good")
     assert good["curl"].startswith("curl -sS http://192.0.2.1:8000/v1/chat/completions ")
     assert good["ready_s"] == 3.1
+    assert "endpoint.model: another" in next(row for row in rows if row["instance"] == "old")["reason"]
     rows = recovery.summarize(plan, {"h": {"differences": DIFFERENCES, "proven": {"same": {"ready": True}, "old": {"ready": True}}}}, True)
     assert [row["outcome"] for row in rows] == ["would replace", "would install", "unchanged", "would replace", "not reached", "not reached"]
 

@@ -228,11 +228,15 @@ def test_rollback_and_its_way_back(world):
     world.run([instance("one", OLD)])
     world.run([instance("one", NEW)])
     back = world.run([{"name": "one"}], state="previous")
-    assert back["changed"] and back["instances"]["one"]["release"] == OLD and back["instances"]["one"]["previous"] == NEW
+    assert back["changed"] and back["instances"]["one"]["release"] == OLD
+    assert back["instances"]["one"]["previous"] is None, "a release that was left is not gone back to"
     assert world.state["containers"]["vllm-ascend-one"]["release"] == OLD
     assert not world.run([{"name": "one", "release": {"id": OLD}}], state="previous")["changed"]
-    assert world.run([{"name": "one"}], state="previous", check_mode=True)["instances"]["one"]["release"] == NEW
-    assert world.run([{"name": "one"}], state="previous")["instances"]["one"]["release"] == NEW
+    with pytest.raises(domain.ReleaseError, match="no previous release"):
+        world.run([{"name": "one"}], state="previous")
+    named = [{"name": "one", "release": {"id": NEW}}]
+    assert world.run(named, state="previous", check_mode=True)["instances"]["one"]["release"] == NEW
+    assert world.run(named, state="previous")["instances"]["one"]["release"] == NEW
 
 
 def test_rollback_without_a_previous_release(world):
@@ -368,7 +372,7 @@ def test_old_releases_are_pruned_but_never_current_and_previous(world):
         world.run([instance("one", release_id)], keep=3)
         os.utime(world.path("state", "instances", "one", "releases", release_id), (number, number))
     assert sorted(os.listdir(world.path("state", "instances", "one", "releases"))) == ids[3:]
-    world.run([{"name": "one"}], state="previous", keep=0)
+    world.run([instance("one", ids[4])], keep=0)
     assert sorted(os.listdir(world.path("state", "instances", "one", "releases"))) == ids[4:]
 
 
