@@ -64,9 +64,9 @@ def facts(context):
     ]
 
 
-def render(result):
+def render(result, headings=HEADINGS):
     """:returns: the text, without a line end."""
-    lines = _host_rows(result)
+    lines = _host_rows(result, headings)
     open_findings = [f for f in result["findings"] if f["status"] in ("fail", "unknown")]
     for status, heading in (("fail", "failed"), ("unknown", "not known, which blocks as well")):
         blocks = _fold([f for f in open_findings if f["status"] == status])
@@ -81,20 +81,21 @@ def render(result):
         for (rule, reason), group in groups.items():
             lines += ["  %s (%s): %s" % (rule, hosts_in_short(f["host"] for f in group), _values(group)), "      reason:   %s" % reason]
     count = Counter(result["hosts"].values())
-    lines += ["", "%d hosts: %d pass, %d fail, %d unknown; %d findings waived" % (
-        len(result["hosts"]), count["pass"], count["fail"], count["unknown"], result["waived"])]
+    lines += ["", "%d hosts: %d pass, %d fail, %d unknown%s" % (
+        len(result["hosts"]), count["pass"], count["fail"], count["unknown"],
+        "; %d findings waived" % result["waived"] if "waived" in result else "")]
     return "\n".join(lines)
 
 
-def _host_rows(result):
+def _host_rows(result, headings):
     rows = [[name, result["hosts"][name]] + result["facts"][name] for name in sorted(result["hosts"], key=natural)]
     if len(rows) > FULL_TABLE_HOSTS:
         alike = OrderedDict()
         for row in rows:
             alike.setdefault(tuple(row[1:]), []).append(row[0])
         rows = [[hosts_in_short(names)] + list(rest) for rest, names in alike.items()]
-    rows.insert(0, list(HEADINGS))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    rows.insert(0, list(headings))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 

@@ -30,7 +30,13 @@ options:
     description: Options of M(vllm_ascend.fleet.npu_info).
     type: dict
     default: {}
+  reach:
+    description:
+      - The host's entry of RV(vllm_ascend.fleet.reach#module:hosts). A host that surely cannot be talked to is not tried again.
+      - Without it, a host that gives no survey is asked step by step why.
+    type: dict
 seealso:
+  - module: vllm_ascend.fleet.reach
   - module: vllm_ascend.fleet.npu_info
 """
 

@@ -1,0 +1,112 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many small SSH hosts behind one port: every address of 127.0.0.0/8 may be one of its own."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import select
+import socket
+import subprocess
+import threading
+
+import paramiko
+
+LOG = "ssh_stub"
+logging.getLogger(LOG).addHandler(logging.NullHandler())
+logging.getLogger(LOG).propagate = False
+
+
+class Fleet:
+    """behaviour: {address: {"users": {name: [key]}, "password", "shell": callable(command, given) -> bytes, "mute", "greeting", "close",
+    "host_key", "also": [method still wanted after a key]}}; addresses that are not named get default."""
+
+    def __init__(self, default):
+        self.default, self.behaviour, self.logins, self.commands = dict(default), {}, [], []
+        self.listener = socket.create_server(("0.0.0.0", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def of(self, address):
+        return dict(self.default, **self.behaviour.get(address, {}))
+
+    def close(self):
+        self.listener.close()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _peer = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection):
+        address = connection.getsockname()[0]
+        how = self.of(address)
+        if how.get("greeting"):
+            connection.sendall(how["greeting"])
+        if how.get("greeting") or how.get("mute") or how.get("close"):
+            if not how.get("close"):
+                select.select([connection], [], [], 30)
+            connection.close()
+            return
+        transport = paramiko.Transport(connection)
+        transport.daemon = True
+        transport.set_log_channel(LOG)
+        transport.add_server_key(how["host_key"])
+        try:
+            transport.start_server(server=_Host(self, address, how))
+        except (paramiko.SSHException, EOFError, OSError):
+            transport.close()
+
+
+class _Host(paramiko.ServerInterface):
+    def __init__(self, fleet, address, how):
+        self.fleet, self.address, self.how = fleet, address, how
+
+    def get_allowed_auths(self, username):
+        return ",".join((["publickey"] if self.how.get("users") else []) + (["password"] if self.how.get("password") else [])) or "publickey"
+
+    def check_auth_none(self, username):
+        return paramiko.AUTH_FAILED
+
+    def check_auth_publickey(self, username, key):
+        self.fleet.logins.append((self.address, username, "key"))
+        if key.asbytes() in [known.asbytes() for known in self.how.get("users", {}).get(username, ())]:
+            return paramiko.AUTH_PARTIALLY_SUCCESSFUL if self.how.get("also") else paramiko.AUTH_SUCCESSFUL
+        return paramiko.AUTH_FAILED
+
+    def check_auth_password(self, username, password):
+        self.fleet.logins.append((self.address, username, "password"))
+        return paramiko.AUTH_SUCCESSFUL if password == self.how.get("password") else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind, chanid):
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel, command):
+        threading.Thread(target=self._answer, args=(channel, command.decode("utf-8")), daemon=True).start()
+        return True
+
+    def _answer(self, channel, command):
+        given = b""
+        while True:
+            data = channel.recv(4096)
+            if not data:
+                break
+            given += data
+        self.fleet.commands.append(command)
+        channel.sendall(self.how["shell"](command, given))
+        channel.send_exit_status(0)
+        channel.close()
+
+
+def run_here(command, given):
+    """A host that is this machine."""
+    return subprocess.run(["/bin/sh", "-c", command], input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
+
+
+def known_hosts_line(names, key):
+    return "%s %s %s\n" % (names, key.get_name(), base64.b64encode(key.asbytes()).decode("ascii"))
