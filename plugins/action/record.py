@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
                 "differences": args["differences"].get(host, {}),
                 "proven": (variables.get("__fleet_proof") or registered(hostvars, host, "prove_result")).get("instances") or {},
                 "released": registered(hostvars, host, "release_result").get("actions") or [],
-                "failure": failure, "address": str(hostvars[host].get("ansible_host", host)),
+                "failure": failure, "down": variables.get("__fleet_down"), "address": str(hostvars[host].get("ansible_host", host)),
                 "reverted": [entry["name"] for entry in reverted.get("previous", ())],
                 "removed": [entry["name"] for entry in reverted.get("absent", ())],
             }
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
             lines.append((row["host"], row["model"], numbers, str(row["port"]), row["patch_set"] or "-", row["outcome"], ready))
         self._display.display("\n" + "\n".join(plan_text.table(lines)) + "\n")
         for row in rows:
-            if row["outcome"] in ("failed", "reverted", "removed"):
+            if row["outcome"] in ("down", "failed", "reverted", "removed"):
                 self._display.display("%s: %s: %s" % (row["host"], row["outcome"], row["reason"]), color="red")
         for row in rows:
             if row["curl"]:

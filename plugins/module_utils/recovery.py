@@ -83,9 +83,10 @@ def summarize(plan, results, check_mode=False):
     """How each instance of a run ended.
 
     :param dict plan: the plan that was carried out.
-    :param dict results: {host: {"differences", "proven", "failure": None or one line, "reverted": [name], "removed": [name], "address"}}.
+    :param dict results: {host: {"differences", "proven", "failure": None or one line,
+        "down": None or why the release before is not proven either, "reverted": [name], "removed": [name], "address"}}.
     :returns: a list of rows: {"host", "instance", "model", "devices", "port", "patch_set", "outcome", "ready_s", "curl", "reason"};
-        outcome is "unchanged", "deployed", "reverted", "removed", "failed" or "not reached"; in check mode also "would build",
+        outcome is "unchanged", "deployed", "reverted", "down", "removed", "failed" or "not reached"; in check mode also "would build",
         "would install", "would replace" and "would start".
     """
     rows = []
@@ -96,7 +97,7 @@ def summarize(plan, results, check_mode=False):
             proof = (result.get("proven") or {}).get(name) or {}
             action = ((result.get("differences") or {}).get(name) or {}).get("action")
             if name in result.get("reverted", ()):
-                outcome = "reverted"
+                outcome = "down" if result.get("down") else "reverted"
             elif name in result.get("removed", ()):
                 outcome = "removed"
             elif proof.get("ready") and not (check_mode and action != "keep"):

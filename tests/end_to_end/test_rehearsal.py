@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import urllib.error
 import urllib.request
 
 import pytest
-from conftest import ROOT, on, play
+from fleet_operator import ROOT, on, play
 
 DEPLOY = "deploy_gemma4.yml"
 MODELS = {"gemma-4-E2B-it": 1, "gemma-4-E4B-it": 1, "gemma-4-26B-A4B-it": 2, "gemma-4-31B-it": 4}
 HOSTS = {"a2-1": "172.31.240.11", "a3-1": "172.31.240.12"}
 SHORTER = json.dumps({"fleet_models": {"gemma-4-E2B-it": {"arguments": {"max-model-len": 4096}}}})
+FAULTS = "/usr/local/Ascend/driver/lib64/rehearsal_faults"
 KEY = "sk-planted-secret-0123456789"
 
 
@@ -114,24 +117,35 @@ def test_a_changed_argument_restarts_one_instance_and_rollback_brings_it_back():
     assert play("playbooks/rollback.yml", "--limit", "a2-1").succeeded().changed.get("a2-1", 0) == 0, "a second rollback goes nowhere"
 
 
+def broken_release(*levers, **override):
+    """Extra variables of a release of E2B that alone meets the levers: it reads them from a folder of its own."""
+    on("a2-1", "rm -rf /etc/rehearsal/faults/new; mkdir -p /etc/rehearsal/faults/new/")
+    for lever in levers:
+        on("a2-1", f"printf 1 > /etc/rehearsal/faults/new/{lever}")
+    changes = {"arguments": {"max-model-len": 2048}, "environment": {"REHEARSAL_FAULTS": f"{FAULTS}/new"}, **override}
+    return extra(fleet_models={"gemma-4-E2B-it": changes})
+
+
 @pytest.mark.parametrize("lever, words", [
-    ("engine_crash_loop", ["endpoint.", "gemma-4-e2b-it"]),
-    ("engine_never_ready", ["gemma-4-e2b-it"]),
+    ("engine_crash_loop", ["endpoint.restarts_steady"]),
+    ("engine_never_ready", ["endpoint.listener_ours", "phase weights"]),
     ("wrong_model_answers", ["endpoint.model"]),
     ("engine_nonsense", ["endpoint.sane"]),
+    ("health_only", ["endpoint.completion"]),
 ])
-def test_a_release_that_is_not_proven_goes_back_to_the_one_before(fault, lever, words):
-    fault("a2-1", lever + ".gemma-4-E2B-it", "1")
-    broken = extra(fleet_models={"gemma-4-E2B-it": {"ready_timeout_s": 12, "arguments": {"max-model-len": 2048}}})
-    # The lever also meets the release that comes back, so it is let go as soon as the new one has failed.
-    on("a2-1", f"systemd-run --quiet --on-active=25 --unit=release-lever rm -f /etc/rehearsal/faults/{lever}.gemma-4-E2B-it")
-    try:
-        done = play(DEPLOY, "--limit", "a2-1", *broken)
-    finally:
-        on("a2-1", "systemctl stop release-lever.timer", check=False)
-    done.refused(*words)
-    assert "reverted" in done.output, done.output[-3000:]
+def test_a_release_that_is_not_proven_goes_back_to_the_one_before(lever, words):
+    done = play(DEPLOY, "--limit", "a2-1", *broken_release(lever, ready_timeout_s=12)).refused("gemma-4-e2b-it", *words)
+    assert re.search(r"a2-1 +gemma-4-E2B-it .* reverted", done.output), done.output[-3000:]
     assert served(HOSTS["a2-1"], 8000)["max_model_len"] == 131072
+    assert "Paris" in ask(HOSTS["a2-1"], 8000, "gemma-4-E2B-it")
+
+
+def test_when_the_release_before_fails_too_the_host_is_down_and_said_so(fault):
+    fault("a2-1", "engine_crash_loop.gemma-4-E2B-it", "1")
+    done = play(DEPLOY, "--limit", "a2-1", *broken_release("engine_crash_loop")).refused("down", "gemma-4-e2b-it")
+    assert re.search(r"a2-1 +gemma-4-E2B-it .* down", done.output), done.output[-3000:]
+    on("a2-1", "rm /etc/rehearsal/faults/engine_crash_loop.gemma-4-E2B-it")
+    play(DEPLOY, "--limit", "a2-1").succeeded()
     assert "Paris" in ask(HOSTS["a2-1"], 8000, "gemma-4-E2B-it")
 
 

@@ -44,6 +44,8 @@ def test_every_instance_of_the_plan_has_an_outcome():
     assert "endpoint.model: another" in next(row for row in rows if row["instance"] == "old")["reason"]
     rows = recovery.summarize(plan, {"h": {"differences": DIFFERENCES, "proven": {"same": {"ready": True}, "old": {"ready": True}}}}, True)
     assert [row["outcome"] for row in rows] == ["would replace", "would install", "unchanged", "would replace", "not reached", "not reached"]
+    rows = recovery.summarize(plan, {"h": {"differences": DIFFERENCES, "proven": PROVEN, "failure": "f", "down": "d", "reverted": ["old"]}})
+    assert rows[0]["outcome"] == "down"
 
 
 def test_the_key_is_named_not_shown():

@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs playbooks and commands against the rehearsal fleet, as its operator would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+INVENTORY = ROOT / "inventories" / "rehearsal"
+STATE = Path.home() / ".local" / "state" / "vllm_ascend_fleet" / "rehearsal"
+ADDRESSES = {"a2-1": "172.31.240.11", "a3-1": "172.31.240.12", "duo-1": "172.31.240.13"}
+
+
+class Play:
+    """One finished ansible-playbook."""
+
+    def __init__(self, done):
+        self.rc, self.output = done.returncode, done.stdout
+
+    @property
+    def changed(self):
+        """{host: changed} of the recap."""
+        return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE)}
+
+    def succeeded(self):
+        assert self.rc == 0, self.output[-6000:]
+        return self
+
+    def refused(self, *words):
+        """It failed with these words, and without a traceback or a Jinja error in sight."""
+        assert self.rc != 0, self.output[-6000:]
+        for word in words:
+            assert word in self.output, f"{word!r} is not said:\n{self.output[-6000:]}"
+        for noise in ("Traceback", "undefined", "templating", "MODULE FAILURE"):
+            assert noise not in self.output, f"{noise!r} is said:\n{self.output[-6000:]}"
+        return self
+
+
+def play(playbook, *arguments, inventory=INVENTORY, timeout=900, cwd=ROOT, **environment):
+    base = dict(os.environ, PATH=f"{BIN}:{os.environ['PATH']}", LC_ALL="C.UTF-8", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
+    done = subprocess.run(
+        [str(BIN / "ansible-playbook"), str(playbook), "-i", str(inventory), *arguments], cwd=cwd, env={**base, **environment},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+    return Play(done)
+
+
+def on(host, *command, check=True):
+    """Run a command on a node over SSH; its output."""
+    argv = ["ssh", "-o", "BatchMode=yes", "-i", STATE / "id_ed25519", "-o", f"UserKnownHostsFile={STATE / 'known_hosts'}", f"root@{ADDRESSES[host]}"]
+    done = subprocess.run([*argv, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+                          check=False)
+    assert not check or done.returncode == 0, f"{command} on {host}: {done.stdout}"
+    return done.stdout
