@@ -12,8 +12,9 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.levels import Levels
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
 
 
@@ -22,12 +23,12 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "built", "explain", "quiet", "enforce", "directory"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "built", "explain", "quiet", "enforce", "directory", "texts"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _spec, args = self.validate_argument_spec({
-            "stage": {"type": "str", "choices": ["intent", "judge", "complete"], "required": True},
+            "stage": {"type": "str", "choices": ["intent", "judge", "complete", "show"], "required": True},
             "model": {"type": "str", "default": ""},
             "suite": {"type": "str", "default": ""},
             "built": {"type": "list", "elements": "dict", "default": []},
@@ -35,17 +36,20 @@ class ActionModule(ActionBase):
             "quiet": {"type": "bool", "default": False},
             "enforce": {"type": "bool", "default": True},
             "directory": {"type": "path"},
+            "texts": {"type": "bool", "default": False},
         })
         task_vars = task_vars or {}
         hosts = list(task_vars.get("ansible_play_hosts_all") or [])
         try:
             variables = {host: fleet_variables(task_vars["hostvars"], host) for host in hosts}
-            planning = Planning(variables, args["model"] or None, args["suite"] or None)
+            planning = Planning(variables, args["model"] or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts))
             if args["stage"] == "intent":
-                return self._intent(planning)
+                return self._intent(planning, args["texts"])
             surveys = {host: registered(task_vars["hostvars"], host, "__preflight_survey").get("survey") for host in hosts}
             if args["stage"] == "complete":
                 return self._complete(planning, surveys, args)
+            if args["stage"] == "show":
+                return self._show(planning, surveys, args)
             return self._judge(planning, surveys, args)
         except PlanningError as error:
             return self._refuse(error.args[0])
@@ -58,10 +62,25 @@ class ActionModule(ActionBase):
         more = " (and %d more, listed above)" % (len(problems) - 1) if len(problems) > 1 else ""
         return {"failed": True, "msg": problems[0] + more + " -- no host was changed"}
 
-    def _intent(self, planning):
+    def _levels(self, hostvars, hosts):
+        """{host: [(level, {variable: value})]} of the variables that hold at every level, templated for their host."""
+        levels, result = Levels(hostvars), {}
+        for host in hosts:
+            result[host] = found = []
+            for level, values in levels.of(host):
+                layered = {name: values[name] for name in intent.LAYERED if name in values}
+                if layered:
+                    try:
+                        layered = self._templar.copy_with_new_env(available_variables=hostvars.raw_get(host)).template(layered)
+                    except AnsibleError as error:
+                        raise PlanningError([f"{host}: {', '.join(layered)} in {level} has no value: {' '.join(str(error).split())}"]) from error
+                found.append((level, dict(values, **layered)))
+        return result
+
+    def _intent(self, planning, texts):
         planning.build()
         run = time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())
-        return {"changed": False, "requests": planning.requests(),
+        return {"changed": False, "requests": planning.requests(texts),
                 "directory": os.path.join(os.path.abspath(planning.report_directory), run)}
 
     def _judge(self, planning, surveys, args):
@@ -83,7 +102,6 @@ class ActionModule(ActionBase):
             "changed": False, "plan": made, "differences": differences, "unready": unready, "waived": verdict["waived"],
             "ready": [host for host in made["hosts"] if host not in unready],
             "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"]),
-            "text": plan_text.render(made, surveys),
         }
 
     def _complete(self, planning, surveys, args):
@@ -91,6 +109,17 @@ class ActionModule(ActionBase):
         changed = planning.learn(built, write=not self._task.check_mode)
         made = planning.build(surveys)
         return {"changed": changed, "plan": made, "differences": plan_text.differences(made, surveys)}
+
+    def _show(self, planning, surveys, args):
+        made = planning.build(surveys)
+        lines = ["", *plan_text.render(made, surveys).split("\n"), *plan_text.sources(made)]
+        lines += plan_text.changes(made, surveys, planning.unbuilt)
+        left = planning.left_over(made, surveys)
+        for host, names in left.items():
+            lines += ["", "%s: left the inventory: %s; playbooks/deploy.yml -e prune=true removes %s" % (
+                host, ", ".join(names), "it" if len(names) == 1 else "them")]
+        self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
+        return {"changed": False, "plan": made, "differences": plan_text.differences(made, surveys), "left_over": left}
 
 
 def fleet_variables(hostvars, host):

@@ -51,12 +51,18 @@ _ONE_INSTANCE_ONLY = ("model", "name", "port")
 SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password")
 
 
-def read(host, variables):
+# These say something about instances and hold at every level at once; of all others the strongest level counts, as is Ansible's way.
+LAYERED = ("fleet_instance_defaults", "fleet_models")
+
+
+def read(host, variables, levels=()):
     """Check one host's C(fleet_*) variables.
 
     :param str host: the inventory name, for the messages.
     :param dict variables: every variable of the host; others than fleet_* are passed over.
-    :returns: (settings with defaults filled and fleet_instances as dictionaries or None, [one-line problem]).
+    :param list levels: of (level in words, {variable: value}), weakest first; what they lack of the variables counts as "inventory".
+    :returns: (settings with defaults filled and fleet_instances as dictionaries or None, [one-line problem]). Two settings more:
+        "overrides": [(where it is said, model or None for all, keys of an instance)], weakest first; "origins": {variable: level}.
     """
     problems = []
     settings = {}
@@ -81,12 +87,13 @@ def read(host, variables):
                 problems.append("%s: fleet_registry: unknown key '%s'%s" % (host, key, did_you_mean(key, ("address", "username", "project"))))
         if not registry.get("address"):
             problems.append("%s: fleet_registry lacks 'address', such as registry.example.net:5000" % host)
-    problems.extend(_check_overrides(host, "fleet_instance_defaults", settings["fleet_instance_defaults"]))
-    for model, override in settings["fleet_models"].items():
-        if isinstance(override, dict):
-            problems.extend(_check_overrides(host, "fleet_models['%s']" % model, override))
-        else:
-            problems.append("%s: fleet_models['%s'] must be a dictionary" % (host, model))
+    settings["overrides"] = []
+    for name in LAYERED:
+        for level, value in _levels_of(name, variables, levels):
+            settings["overrides"].extend(_overrides(host, name, level, value, problems))
+    settings["origins"] = dict((name, "inventory") for name in variables if name in VARIABLES)
+    for level, values in levels:
+        settings["origins"].update((name, level) for name in values if name in VARIABLES)
     for index, waiver in enumerate(settings["fleet_waivers"]):
         if not isinstance(waiver, dict) or not waiver.get("rule") or not waiver.get("reason"):
             problems.append("%s: fleet_waivers[%d] must name a 'rule' and a 'reason'" % (host, index))
@@ -146,6 +153,34 @@ def _check_keys(where, entry):
         elif not isinstance(value, INSTANCE_KEYS[key]) or isinstance(value, bool):
             problems.append("%s: %s must be %s, not %r" % (where, key, _names(INSTANCE_KEYS[key]), value))
     return problems
+
+
+def _levels_of(name, variables, levels):
+    """[(level, value)] of one variable, weakest first; a value that Ansible has from elsewhere (a play, a task) is the strongest."""
+    found = [(level, values[name]) for level, values in levels if name in values]
+    if name in variables and (not found or found[-1][1] != variables[name]):
+        found.append(("inventory", variables[name]))
+    return found
+
+
+def _overrides(host, name, level, value, problems):
+    """One variable of one level as overrides; what cannot be one becomes a problem."""
+    where = name if level == "inventory" else "%s in %s" % (name, level)
+    if not isinstance(value, dict):
+        if level != "inventory":
+            problems.append("%s: %s must be a dictionary, not %r" % (host, where, value))
+        return []
+    if name == "fleet_instance_defaults":
+        problems.extend(_check_overrides(host, where, value))
+        return [("%s: %s" % (level, name), None, value)]
+    result = []
+    for model, override in value.items():
+        if isinstance(override, dict):
+            problems.extend(_check_overrides(host, where.replace(name, "%s['%s']" % (name, model), 1), override))
+            result.append(("%s: %s['%s']" % (level, name, model), model, override))
+        else:
+            problems.append("%s: %s must be a dictionary" % (host, where.replace(name, "%s['%s']" % (name, model), 1)))
+    return result
 
 
 def _check_overrides(host, name, override):

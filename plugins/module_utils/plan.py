@@ -81,7 +81,7 @@ def _missing_patch_sets(hosts, catalogue, patch_sets, selection):
         declared = settings["fleet_instances"]
         for demand in [{"model": name} for name in selection or ()] if declared is None else declared:
             model = catalogue["models"].get(demand["model"], {})
-            layers = (model, settings["fleet_instance_defaults"], settings["fleet_models"].get(demand["model"], {}), demand)
+            layers = [model] + [layer for _source, layer in _overrides(settings, demand["model"])] + [demand]
             names.update([layer["patch_set"] for layer in layers if "patch_set" in layer][-1:])
     return [patch_sets[name] for name in sorted(n for n in names if n) if isinstance(patch_sets.get(name), str)]
 
@@ -190,10 +190,7 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         (model["_file"], dict((k, v) for k, v in model.items() if k in (
             "environment", "arguments", "image", "patch_set", "devices", "served_model_name", "ready_timeout_s", "expected_answer",
             "sanity"))),
-        ("inventory: fleet_instance_defaults", settings["fleet_instance_defaults"]),
-        ("inventory: fleet_models['%s']" % model["name"], settings["fleet_models"].get(model["name"], {})),
-        ("inventory: fleet_instances", demand),
-    ]
+    ] + _overrides(settings, model["name"]) + [(_origin(settings, "fleet_instances"), demand)]
     values, provenance = {"environment": {}, "arguments": {}}, {}
     for source, layer in layers:
         for key, value in layer.items():
@@ -225,9 +222,14 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         values["arguments"].get("data-parallel-size-local"), _whole(values["arguments"].get("data-parallel-size"), 1))
     if ranks != count:
         problems.append("%s: its arguments need %d NPUs but devices gives %d; make tensor-parallel-size and devices agree" % (where, ranks, count))
+    provenance.setdefault("port", _origin(settings, "fleet_first_port"))
+    provenance.setdefault("served_model_name", model["_file"])
+    if settings["fleet_images"].get(values["image"]):
+        provenance["image"] = _origin(settings, "fleet_images")
     weights = values.get("weights")
     if not isinstance(weights, str):
         weights = "%s/%s" % (settings["fleet_weights_directory"].rstrip("/"), model["weights"]["directory"])
+        provenance["weights"] = _origin(settings, "fleet_weights_directory")
     served = values.get("served_model_name", model["name"])
     line = [weights, "--served-model-name", served, "--port", str(port), "--shutdown-timeout", str(values["shutdown_timeout_s"])]
     return {
@@ -355,12 +357,25 @@ def survey_request(settings, catalogue, selection):
         chosen = [{"model": name} for name in sorted(selection or ())]
     known = [demand for demand in chosen if demand["model"] in catalogue["models"]]
     root = settings["fleet_weights_directory"].rstrip("/")
-    overrides = [dict(settings["fleet_models"].get(d["model"], {}), **d) for d in known]
-    weights = sorted(set(o.get("weights") or "%s/%s" % (root, catalogue["models"][o["model"]]["weights"]["directory"]) for o in overrides))
+    weights = set()
+    for demand in known:
+        layers = [layer for _source, layer in _overrides(settings, demand["model"])] + [demand]
+        named = [layer["weights"] for layer in layers if layer.get("weights")]
+        weights.add(named[-1] if named else "%s/%s" % (root, catalogue["models"][demand["model"]]["weights"]["directory"]))
     mounts = set()
     for platform in catalogue["platforms"].values():
         mounts.update(mount.replace("{driver}", DEFAULT_DRIVER_PATH) for mount in platform["mounts"])
-    return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": weights}
+    return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": sorted(weights)}
+
+
+def _overrides(settings, model):
+    """[(where it is said, keys of an instance)] that the inventory lays over a model, weakest first."""
+    return [(source, layer) for source, about, layer in settings["overrides"] if about in (None, model)]
+
+
+def _origin(settings, variable):
+    """Where a variable is set, in words; a default of ours is built in."""
+    return "%s: %s" % (settings["origins"].get(variable, "built in"), variable)
 
 
 def _whole(value, default):

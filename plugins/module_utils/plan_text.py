@@ -1,11 +1,18 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan for human eyes: a table, and what differs from what runs now."""
+"""The plan for human eyes: a table, where each value comes from, and what differs from what runs now."""
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact
+
+_SHOWN = ("port", "served_model_name", "weights", "patch_set", "shm_size", "ready_timeout_s", "shutdown_timeout_s", "stability_window_s",
+          "sanity", "expected_answer")
 
 
 def differences(plan, surveys):
@@ -48,6 +55,109 @@ def render(plan, surveys):
             rows.append((host, "-", "-", "-", "-", "-", "nothing"))
         notes.extend("%s: %s" % (host, note) for note in entry["notes"])
     return "\n".join(table(rows) + notes)
+
+
+def sources(plan):
+    """Every value of every instance with the layer that set it; hosts that get the same stand together.
+
+    :returns: [line]
+    """
+    groups = {}
+    for host, entry in plan["hosts"].items():
+        for instance in entry["instances"]:
+            groups.setdefault((instance["name"], tuple(_values(instance))), []).append(host)
+    lines = []
+    for (name, rows), hosts in groups.items():
+        lines += ["", "%s on %s" % (name, shorten(hosts))]
+        lines += ["  " + line for line in table(rows)]
+    return lines
+
+
+def _values(instance):
+    """Rows (what, layer, value) of one instance; values that look like secrets are hidden."""
+    provenance = instance["provenance"]
+    rows = [("image", provenance.get("image"), instance["image_reference"] or instance["image"] or instance["image_name"]),
+            ("devices", provenance.get("devices"), ", ".join(instance["devices"]) or "%d, not placed yet" % instance["device_count"])]
+    for key in _SHOWN:
+        value = instance[key]
+        if isinstance(value, dict):
+            value = value.get("path") or "%s (%s)" % (value.get("name"), value.get("id"))
+        if value is not None:
+            rows.append((key, provenance.get(key), value))
+    rows += [(name, provenance.get("environment." + name), value) for name, value in instance["environment"].items()]
+    rows += [("--" + name, provenance.get("arguments." + name), "left out" if value is None else value)
+             for name, value in instance["options"].items()]
+    return [(what, layer or "built in", _shown(what, value)) for what, layer, value in rows]
+
+
+def _shown(what, value):
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return redact("%s=%s" % (what, text))[len(what) + 1:]
+
+
+def changes(plan, surveys, unbuilt):
+    """What differs from what runs now, as unified diffs of unit and environment; hosts with the same diff stand together.
+
+    :param dict surveys: {host: survey} whose instances hold "files", the texts that are installed.
+    :param unbuilt: callable(host's plan entry, instance) -> files of the release it would be, its image not being built yet.
+    :returns: [line]
+    """
+    groups = {}
+    for host, found in differences(plan, surveys).items():
+        entry = plan["hosts"][host]
+        for instance in entry["instances"]:
+            change = found[instance["name"]]
+            if change["before"] is None or change["action"] == "keep":
+                continue
+            if change["action"] == "start":
+                text = ("installed as wanted but not running; it will be started",)
+            else:
+                before = surveys[host]["instances"][instance["name"]].get("files") or {}
+                files = instance["release"]["files"] if instance["release"] else unbuilt(entry, instance)
+                text = tuple(_diff(before, files, instance["unit"], (change["before"], change["after"])))
+            groups.setdefault((instance["name"], change["before"], change["after"], text), []).append(host)
+    lines = []
+    for (name, before, after, text), hosts in groups.items():
+        lines += ["", "%s on %s: release %s -> %s" % (name, shorten(hosts), before, after or "not built yet")]
+        lines += ["  " + line for line in text or ("the texts are the same but for the release's id",)]
+    return lines
+
+
+def left_over(plan, surveys, declared):
+    """Instances of ours that a host has and its inventory no longer names.
+
+    :param declared: hosts whose fleet_instances says all that they shall serve; of others nobody can tell what has left.
+    :returns: {host: [name]}
+    """
+    result = {}
+    for host in declared:
+        wanted = set(instance["name"] for instance in plan["hosts"][host]["instances"])
+        names = sorted(name for name in (surveys.get(host) or {}).get("instances") or {} if name not in wanted)
+        if names:
+            result[host] = names
+    return result
+
+
+def _diff(before, after, unit, releases):
+    """Unified diff of the texts of two releases, argument by argument; the release's own id, which always differs, is left out."""
+    lines = []
+    for name, old, new in ((unit, before.get("unit"), after.get(unit)), ("environment", before.get("environment"), after.get("environment"))):
+        texts = []
+        for text in (old or "", new or ""):
+            text = re.sub(r"releases/[0-9a-f-]{12}/|(?<=release=)[0-9a-f-]{12}|(?<=release )[0-9a-f-]{12}", "<release>", text)
+            texts.append([part for line in text.splitlines() for part in _split(line)])
+        lines += list(difflib.unified_diff(texts[0], texts[1], "%s of %s" % (name, releases[0]), "%s of %s" % (
+            name, releases[1] or "the next release"), n=1, lineterm=""))
+    return [redact(line) for line in lines]
+
+
+def _split(line):
+    """The command line of the engine with a line for each flag, so that a diff shows the one that changed."""
+    head, serve, rest = line.partition("vllm serve ")
+    if not serve:
+        return [line]
+    first, *flags = rest.split(" --")
+    return [head + serve + first] + ["    --" + flag for flag in flags]
 
 
 def table(rows):

@@ -163,7 +163,8 @@ def read(parameters):
     raw["paths"] = reader.with_deadline("paths", {}, TOOL_DEADLINE_S, lambda: dict((path, _path(path)) for path in wanted))
     raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
     raw["device_plugins"] = sorted(found for pattern in DEVICE_PLUGINS for found in glob.glob(pattern))
-    raw["instances"] = reader.guard("instances", {}, _instances, parameters["state_directory"], reader)
+    raw["instances"] = reader.guard("instances", {}, _instances, parameters["state_directory"],
+                                    parameters["unit_prefix"] if parameters.get("texts") else None, reader)
     raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
     raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
     probe.join(parameters["timeout_s"] + 5)
@@ -171,7 +172,7 @@ def read(parameters):
         problem = None if probe.is_alive() else ("command-failed", "npu-smi could not be run, see errors")
         raw["npu_smi"] = survey.npu_smi_result(None, None, probe.is_alive(), parameters["timeout_s"], "", "", problem)
     info = raw["npu_smi"]["info"]
-    raw["pci"] = reader.guard("sysfs", {}, _pci, [chip["bus_id"] for chip in info["chips"] if chip["bus_id"]])
+    raw["pci"] = reader.guard("sysfs", {}, _pci, [survey.bus_key(chip["bus_id"]) for chip in info["chips"]])
     raw["pids"] = reader.guard("/proc", {}, lambda: dict((process["pid"], _process(process["pid"])) for process in info["processes"]))
     if parameters["deep"] and not info.get("error"):
         raw["deep"] = reader.guard("deep", {}, _deep, parameters, raw["npu_smi"]["path"], info, raw["device_nodes"], reader)
@@ -475,7 +476,8 @@ def _podman(raw):
     raw["image_inspects"] = dict(("sha256:" + item["Id"].replace("sha256:", ""), item) for item in inspects)
 
 
-def _instances(state_directory, reader):
+def _instances(state_directory, prefix, reader):
+    """What is installed; with the ``prefix`` of units also the texts themselves."""
     base = os.path.join(state_directory, "instances")
     found = {}
     if not os.path.isdir(base):
@@ -495,6 +497,10 @@ def _instances(state_directory, reader):
         if links["current"] and manifest is None:
             reader.errors.append({"source": "instances", "error": error or "%s/current/manifest.json is not a JSON object" % directory})
         found[name] = {"release": links["current"], "previous": links["previous"], "manifest": manifest}
+        if prefix is not None:
+            found[name]["files"] = {
+                "unit": read_text("/etc/systemd/system/%s%s.service" % (prefix, name))[0],
+                "environment": read_text(os.path.join(directory, "current", "environment"))[0]}
     return found
 
 
@@ -595,12 +601,17 @@ def _process(pid):
 
 
 def _pci(bus_ids):
+    """{address: {"vendor", "device", "numa_node"}} of every Ascend chip on the PCI bus, and of what has one of the given bus ids."""
     found = {}
-    for bus_id in bus_ids:
-        vendor = _first_line("/sys/bus/pci/devices/%s/vendor" % bus_id.lower())
-        if vendor is not None:
-            node = _first_line("/sys/bus/pci/devices/%s/numa_node" % bus_id.lower())
-            found[bus_id] = {"vendor": vendor, "numa_node": int(node) if node and node.isdigit() else None}
+    for path in glob.glob("/sys/bus/pci/devices/*"):
+        address = os.path.basename(path)
+        vendor = _first_line(path + "/vendor")
+        if address not in bus_ids and (vendor != survey.HUAWEI or os.path.exists(path + "/physfn")):
+            continue
+        device = _first_line(path + "/device")
+        if address in bus_ids or survey.is_npu(vendor, device, _first_line(path + "/class")):
+            node = _first_line(path + "/numa_node")
+            found[address] = {"vendor": vendor, "device": device, "numa_node": int(node) if node and node.isdigit() else None}
     return found
 
 

@@ -88,6 +88,10 @@ options:
       - Also run the slow sources C(npu-smi info -m), C(npu-smi info -t) and C(hccn_tool), one at a time within a second O(timeout_s).
     type: bool
     default: false
+  texts:
+    description: Also return the installed unit and environment of each instance.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -242,6 +246,7 @@ def main():
             "npu_smi_path": {"type": "str"},
             "timeout_s": {"type": "int", "default": 60},
             "deep": {"type": "bool", "default": False},
+            "texts": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

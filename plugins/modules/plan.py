@@ -31,8 +31,9 @@ options:
       - V(intent) checks what can be checked before any host is asked, and says what to ask each host.
       - V(judge) makes the plan with what M(vllm_ascend.fleet.survey) found, and judges every host.
       - V(complete) makes the plan again after images were built, and writes their digests into the lock file.
+      - V(show) prints the plan, where each value comes from, and what differs from what runs now.
     type: str
-    choices: [intent, judge, complete]
+    choices: [intent, judge, complete, show]
     required: true
   model:
     description: The run is about this model. Empty means all.
@@ -62,6 +63,10 @@ options:
   directory:
     description: Folder of the run on the controller, for O(stage=judge).
     type: path
+  texts:
+    description: Ask the hosts for the installed units and environments too, which O(stage=show) compares. For O(stage=intent).
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -84,11 +89,11 @@ directory:
   type: str
 plan:
   description: The plan; its shape stands in docs/architecture.md.
-  returned: O(stage=judge) and O(stage=complete)
+  returned: O(stage=judge), O(stage=complete) and O(stage=show)
   type: dict
 differences:
   description: For each host and instance what the plan changes, C(action) being V(keep), V(start), V(replace), V(install) or V(build).
-  returned: O(stage=judge) and O(stage=complete)
+  returned: O(stage=judge), O(stage=complete) and O(stage=show)
   type: dict
 ready:
   description: Hosts that passed every rule.
@@ -109,8 +114,8 @@ unbuilt:
   returned: O(stage=judge)
   type: list
   elements: str
-text:
-  description: The plan as a table.
-  returned: O(stage=judge)
-  type: str
+left_over:
+  description: For each host the instances of ours that its inventory no longer names.
+  returned: O(stage=show)
+  type: dict
 """

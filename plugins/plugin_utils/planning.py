@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan, plan_text
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
 
@@ -19,12 +19,17 @@ class PlanningError(Exception):
 class Planning:
     """One run's inputs, read once."""
 
-    def __init__(self, variables, model=None, suite=None):
-        """:param dict variables: {host: its fleet_* variables}. :raises PlanningError: naming every problem found."""
+    def __init__(self, variables, model=None, suite=None, levels=None):
+        """Read what the hosts ask for.
+
+        :param dict variables: {host: its fleet_* variables}.
+        :param dict levels: {host: levels as intent.read takes them}.
+        :raises PlanningError: naming every problem found.
+        """
         problems = []
         self.settings = {}
         for host, given in variables.items():
-            self.settings[host], found = intent.read(host, given)
+            self.settings[host], found = intent.read(host, given, (levels or {}).get(host, ()))
             problems.extend(found)
         self.fleet = self._common("fleet_name", problems)
         self.lock_path = self._common("fleet_images_lock", problems)
@@ -74,13 +79,27 @@ class Planning:
             raise PlanningError(list(dict.fromkeys(problems)))
         return made
 
-    def requests(self):
-        """:returns: {host: arguments of npu_info}."""
+    def left_over(self, made, surveys):
+        """:returns: {host: instances of ours that the inventory no longer names}; {} when the run is about some models only."""
+        declared = [host for host, settings in self.settings.items() if settings["fleet_instances"] is not None]
+        return plan_text.left_over(made, surveys, declared if self.selection is None else ())
+
+    @staticmethod
+    def unbuilt(entry, instance):
+        """Files of the release that an instance would be, if only its image were built: {"<unit>", "environment", …}; {} while that is open."""
+        if not instance["image"] or not instance["devices"] or not entry["engine_path"]:
+            return {}
+        reference = "%s@sha256:not-built-yet" % instance["image"].rsplit(":", 1)[0]
+        return release_files.render(
+            dict(instance, image_reference=reference), entry["engine"], entry["engine_path"], entry["state_directory"])["files"]
+
+    def requests(self, texts=False):
+        """:returns: {host: arguments of npu_info}, with the installed units and environments when ``texts``."""
         return {
             host: dict(
                 plan.survey_request(settings, self.catalogue, self.selection),
                 state_directory=settings["fleet_state_directory"], unit_prefix=plan.UNIT_PREFIX,
-                engine=settings["fleet_container_engine"], timeout_s=settings["fleet_npu_smi_timeout_s"])
+                engine=settings["fleet_container_engine"], timeout_s=settings["fleet_npu_smi_timeout_s"], texts=texts)
             for host, settings in self.settings.items()
         }
 

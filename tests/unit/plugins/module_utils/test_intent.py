@@ -59,3 +59,35 @@ def test_a_secret_of_the_wrong_type_is_not_shown():
     text = "\n".join(problems(fleet_api_key=["sk-very-secret"]))
     assert "fleet_api_key must be text" in text
     assert "sk-very-secret" not in text
+
+
+LEVELS = [
+    ("group_vars of all", {"fleet_models": {"M": {"arguments": {"seed": 1, "dtype": "half"}}}, "fleet_first_port": 9000}),
+    ("group_vars of a2", {"fleet_models": {"M": {"arguments": {"seed": 2}}}, "fleet_instance_defaults": {"shm_size": "2g"}}),
+]
+
+
+def test_overrides_of_every_level_count_weakest_first():
+    strongest = {"fleet_models": LEVELS[1][1]["fleet_models"], "fleet_instance_defaults": {"shm_size": "2g"}, "fleet_first_port": 9000}
+    settings, problems = intent.read("h", strongest, LEVELS)
+    assert problems == []
+    assert [(where, about) for where, about, _keys in settings["overrides"]] == [
+        ("group_vars of a2: fleet_instance_defaults", None), ("group_vars of all: fleet_models['M']", "M"),
+        ("group_vars of a2: fleet_models['M']", "M")]
+    assert settings["origins"]["fleet_first_port"] == "group_vars of all"
+
+
+def test_a_value_from_a_play_is_stronger_than_every_level():
+    settings, _problems = intent.read("h", {"fleet_models": {"M": {"shm_size": "9g"}}}, LEVELS)
+    assert settings["overrides"][-1] == ("inventory: fleet_models['M']", "M", {"shm_size": "9g"})
+
+
+def test_a_mistake_names_its_level():
+    levels = [("group_vars of all", {"fleet_models": {"M": {"argments": {}}}}), ("host_vars of h", {"fleet_models": {}})]
+    _settings, problems = intent.read("h", {"fleet_models": {}}, levels)
+    assert len(problems) == 1 and "fleet_models['M'] in group_vars of all" in problems[0] and "arguments" in problems[0]
+
+
+def test_a_weaker_level_of_the_wrong_type_is_a_mistake_too():
+    _settings, problems = intent.read("h", {"fleet_models": {}}, [("group_vars of all", {"fleet_models": []}), ("x", {"fleet_models": {}})])
+    assert problems == ["h: fleet_models in group_vars of all must be a dictionary, not []"]

@@ -202,3 +202,23 @@ def test_the_survey_is_asked_for_what_the_plan_will_need(catalogue):
 def test_selecting_an_unknown_model_names_the_nearest(catalogue):
     assert "did you mean 'Four'" in plan.select(catalogue, model="Fuor")[1][0]
     assert plan.select(catalogue, suite="s") == (set(["One", "Two", "Four", "Old"]), [])
+
+
+def test_overrides_of_several_levels_add_up_and_name_their_level(catalogue):
+    levels = [
+        ("group_vars of all", {"fleet_models": {"One": {"arguments": {"max-model-len": 8, "dtype": "half"}}}}),
+        ("group_vars of a2", {"fleet_models": {"One": {"arguments": {"max_model_len": 16}}}}),
+        ("host_vars of h", {"fleet_models": {"One": {"ready_timeout_s": 7}}, "fleet_instances": ["One"], "fleet_first_port": 9000}),
+    ]
+    variables = dict(levels[2][1], fleet_registry={"address": "r:5000"})
+    settings, problems = intent.read("h", variables, levels)
+    assert problems == []
+    made, problems = plan.build("f", {"h": settings}, catalogue, PATCH_SETS, {}, {"h": survey()})
+    assert problems == []
+    instance = only(made["hosts"]["h"]["instances"])
+    assert instance["options"] == {"max-model-len": 16, "dtype": "half"} and instance["ready_timeout_s"] == 7
+    assert instance["provenance"]["arguments.dtype"] == "group_vars of all: fleet_models['One']"
+    assert instance["provenance"]["arguments.max-model-len"] == "group_vars of a2: fleet_models['One']"
+    assert instance["provenance"]["ready_timeout_s"] == "host_vars of h: fleet_models['One']"
+    assert instance["provenance"]["port"] == "host_vars of h: fleet_first_port"
+    assert instance["provenance"]["model"] == "host_vars of h: fleet_instances"

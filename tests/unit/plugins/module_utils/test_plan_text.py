@@ -34,3 +34,68 @@ def test_the_table_shows_devices_and_notes():
 
 def test_long_lists_are_cut():
     assert plan_text.shorten(["h%d" % n for n in range(10)], 3) == "h0, h1, h2 and 7 more"
+
+
+def full(name, **changes):
+    return dict(instance(name), **dict({
+        "image_reference": None, "unit": "vllm-ascend-%s.service" % name, "device_count": 2, "served_model_name": name,
+        "weights": {"path": "/models/" + name}, "shm_size": "1g", "ready_timeout_s": 900, "shutdown_timeout_s": 120,
+        "stability_window_s": 10, "sanity": "full", "expected_answer": None, "environment": {"LC_ALL": "C", "HF_TOKEN": "planted"},
+        "options": {"max-model-len": 4096, "dtype": None},
+        "provenance": {"arguments.max-model-len": "group_vars of a2: fleet_models['M']", "port": "built in: fleet_first_port"}}, **changes))
+
+
+def test_each_value_stands_with_its_layer_and_hosts_that_get_the_same_stand_together():
+    hosts = dict((host, {"notes": [], "instances": [full("one")]}) for host in ("h1", "h2"))
+    hosts["h3"] = {"notes": [], "instances": [full("one", port=9000)]}
+    lines = plan_text.sources({"hosts": hosts})
+    assert [line for line in lines if " on " in line and not line.startswith(" ")] == ["one on h1, h2", "one on h3"]
+    cells = [line.split(None, 1) for line in lines if line.startswith("  ")]
+    shown = dict((cell[0], " ".join(cell[1].split())) for cell in cells[:len(cells) // 2])
+    assert shown["--max-model-len"] == "group_vars of a2: fleet_models['M'] 4096"
+    assert shown["port"] == "built in: fleet_first_port 8002"
+    assert shown["LC_ALL"] == "built in C"
+    assert shown["--dtype"] == "built in left out"
+    assert shown["devices"] == "built in /dev/davinci2, /dev/davinci3"
+    assert "planted" not in "\n".join(lines)
+
+
+UNIT = "# Made by vllm_ascend.fleet: instance one, release %s. A deploy replaces it.\nExecStart=docker run \\\n  vllm serve /m --port 1%s\n"
+
+
+def changed(before, after, action_release="b" * 12):
+    wanted = full("one", release={"id": action_release, "files": {
+        "vllm-ascend-one.service": UNIT % (action_release, after), "environment": "A=1\n"}} if action_release else None)
+    survey = {"instances": {"one": {"release": "a" * 12, "unit": {"active_state": "active"}, "files": {
+        "unit": UNIT % ("a" * 12, before), "environment": "A=1\n"}}}}
+    files = {"vllm-ascend-one.service": UNIT % ("-" * 12, after), "environment": "A=1\n"}
+    made = {"hosts": {"h": {"notes": [], "instances": [wanted]}}}
+    return plan_text.changes(made, {"h": survey}, lambda entry, one: files)
+
+
+def test_a_change_is_a_diff_by_argument_without_the_release_id():
+    lines = changed(" --seed 1 --dtype half", " --seed 2 --dtype half")
+    assert [line.strip() for line in lines if line.strip()[:1] in "+-" and line.strip()[1:2] == " "] == ["-    --seed 1", "+    --seed 2"]
+    assert "release %s -> %s" % ("a" * 12, "b" * 12) in lines[1]
+
+
+def test_an_image_that_is_not_built_yet_is_compared_too():
+    lines = changed("", " --seed 2", None)
+    assert "not built yet" in lines[1] and "  +    --seed 2" in lines
+
+
+def test_texts_that_are_the_same_say_so():
+    assert changed("", "")[-1].strip() == "the texts are the same but for the release's id"
+
+
+def test_what_is_new_or_as_wanted_has_no_diff():
+    made = {"hosts": {"h": {"notes": [], "instances": [full("one")]}}}
+    kept = {"h": {"instances": {"one": {"release": "b" * 12, "unit": {"active_state": "active"}}}}}
+    assert plan_text.changes(made, {}, None) == [] and plan_text.changes(made, kept, None) == []
+
+
+def test_what_left_the_inventory_is_told_only_of_hosts_that_list_their_instances():
+    made = {"hosts": {"h": {"instances": [full("one")]}, "i": {"instances": []}}}
+    surveys = dict((host, {"instances": {"one": {}, "old": {}}}) for host in ("h", "i"))
+    assert plan_text.left_over(made, surveys, ["h"]) == {"h": ["old"]}
+    assert plan_text.left_over(made, surveys, []) == {}

@@ -182,6 +182,17 @@ def test_paths_weights_and_instances(npu_smi, tmp_path):
     assert result["instances"]["new"] == {"release": None, "previous": None, "manifest": None, "unit": None} or result["instances"]["new"]["unit"]
 
 
+@pytest.mark.parametrize("texts", [False, True])
+def test_installed_texts_come_only_when_asked_for(npu_smi, tmp_path, texts):
+    home = tmp_path / "state" / "instances" / "one"
+    (home / "releases" / "a").mkdir(parents=True)
+    (home / "releases" / "a" / "manifest.json").write_text("{}")
+    (home / "releases" / "a" / "environment").write_text("A=1\n")
+    (home / "current").symlink_to("releases/a")
+    found = surveyed(npu_smi_path=npu_smi, state_directory=str(tmp_path / "state"), texts=texts)["instances"]["one"]
+    assert found.get("files") == ({"unit": None, "environment": "A=1\n"} if texts else None)
+
+
 @pytest.mark.parametrize("parameters, message", [
     ({"ports": [0]}, "ports: 0 is not a TCP port; give numbers from 1 to 65535"), ({"timeout_s": 0}, "timeout_s: 0 is no deadline; give at least 1 second"),
     ({"engine": "lxc"}, "value of engine must be one of")])
