@@ -8,11 +8,11 @@ from __future__ import annotations
 import fnmatch
 from collections import OrderedDict
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate_table, rules_host, rules_npu, rules_plan
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate_table, rules_host, rules_links, rules_npu, rules_plan
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
 
-RULES = OrderedDict((rule.id, rule) for rule in rules_host.RULES + rules_npu.RULES + rules_plan.RULES)
+RULES = OrderedDict((rule.id, rule) for rule in rules_host.RULES + rules_npu.RULES + rules_plan.RULES + rules_links.RULES)
 WAIVER_KEYS = ("rule", "reason", "hosts")
 
 

@@ -21,6 +21,8 @@ UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "NeedDaemonReload", "FragmentPath", "MainPID", "ControlGroup",
     "ActiveEnterTimestamp",
 )
+HUAWEI = "0x19e5"
+_BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{1,2}\Z")
 _DAVINCI = re.compile(r"/dev/davinci([0-9]{1,6})\Z")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _USERINFO = re.compile(r"://[^/@\s]{1,512}@")
@@ -132,6 +134,52 @@ def _device_number(row, index, family, numbers, ordered):
         return row["npu_id"]
     # NPU ids of the 310 family are slots, and davinci numbers may have gaps: only the order ties them together.
     return numbers[index] if ordered and index < len(numbers) else None
+
+
+def join_bus(chips, on_bus, details):
+    """Hold the chips' bus ids against sysfs and ``-t board``; a chip that they disagree on has no known device node.
+
+    chips: as of ``join_chips``, changed in place (numa_node, device); on_bus: {bus id in lower case: {"vendor", "device", "numa_node"}}, all of
+    Ascend's accelerators and whatever has a bus id that npu-smi prints; details: ``deep.npus``. Returns [error sentences].
+    """
+    errors, places = [], dict((chip["index"], bus_key(chip["bus_id"])) for chip in chips)
+    for chip in chips:
+        key, name = places[chip["index"]], "NPU %s chip %s" % (chip["npu_id"], chip["chip_id"])
+        seen = on_bus.get(key) or {}
+        chip["numa_node"] = seen.get("numa_node")
+        board = (((details.get(str(chip["npu_id"])) or {}).get("board") or {}).get("npu") or {}).get("PCIe Bus Info")
+        same_npu = [places[other["index"]] for other in chips if other["npu_id"] == chip["npu_id"]]
+        # A container's sysfs may show none of them: then there is nothing to compare with.
+        known = key and any(place in on_bus for place in places.values())
+        problem = None
+        if known and not seen:
+            problem = "bus id %s is not on the PCI bus" % chip["bus_id"]
+        elif known and seen["vendor"] != HUAWEI:
+            problem = "bus id %s belongs to vendor %s" % (chip["bus_id"], seen["vendor"])
+        elif key and any(places[other["index"]] == key and other["npu_id"] != chip["npu_id"] for other in chips) and "vir" not in str(chip["name"]):
+            problem = "bus id %s is that of another NPU too" % chip["bus_id"]
+        elif key and board and _BUS_ID.match(board) and bus_key(board) not in same_npu:
+            problem = "npu-smi info prints bus id %s, -t board %s" % (chip["bus_id"], board)
+        if problem:
+            errors.append("%s: %s" % (name, problem))
+            chip["device"], chip["device_present"] = None, False
+    if any(place in on_bus for place in places.values()):
+        for key in sorted(set(on_bus) - set(places.values())):
+            errors.append("an NPU at %s is on the PCI bus, npu-smi does not list it" % key)
+    return errors
+
+
+def bus_key(bus_id):
+    """``0000:C1:00.0`` as sysfs writes it; None and what is no bus id stay as they are."""
+    if not bus_id or not _BUS_ID.match(bus_id):
+        return bus_id
+    domain, _colon, rest = bus_id.lower().partition(":")
+    return "%04x:%s" % (int(domain, 16), rest)
+
+
+def is_npu(vendor, device, pci_class):
+    """Whether a PCI function is an Ascend chip: a processing accelerator of Huawei, not one of Kunpeng's own."""
+    return vendor == HUAWEI and (pci_class or "").startswith("0x1200") and (device or "").startswith("0xd")
 
 
 def without_userinfo(text):
@@ -366,11 +414,8 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
     listed = raw["engine"].get("images")
     images = None if listed is None else join_images(listed, raw["engine"].get("image_inspects") or {})
 
-    on_bus = raw.get("pci") or {}
+    errors.extend({"source": "sysfs", "error": sentence} for sentence in join_bus(chips, raw.get("pci") or {}, deep.get("npus") or {}))
     for chip in chips:
-        chip["numa_node"] = (on_bus.get(chip["bus_id"]) or {}).get("numa_node")
-        if chip["bus_id"] and on_bus and chip["bus_id"] not in on_bus:
-            errors.append({"source": "sysfs", "error": "NPU %s: bus id %s is not on the PCI bus" % (chip["npu_id"], chip["bus_id"])})
         chip["holders"] = None if containers is None else [
             item["name"] for item in containers if item["state"] == "running" and chip["device"] and chip["device"] in item["devices"]]
         for process in chip["processes"]:

@@ -47,6 +47,17 @@ TAKEN = {"free": False, "error": "Address already in use",
 BIG_EXPLICIT = [(at(E2B, "options.max-model-len"), 262144000), (at(E2B, "max_model_len"), 262144000)]
 TEXT = "survey.weights./models/gemma-4-31B-it.config.text_config."
 
+
+
+def links(*changes):
+    """The network of a deep survey with everything in order but these (number, question, status)."""
+    network = dict((str(n), {"link": {"status": "UP"}, "net_health": {"status": "Success"}, "ip": {"status": "10.0.0.%d" % n}, "tls": {"status": "0"}})
+                   for n in range(8))
+    for number, question, status in changes:
+        network[number][question] = {"status": status}
+    return [("survey.deep", {"network": network})]
+
+
 # id: (base, changes, rule, status, instance, piece of found, piece of remedy)
 BROKEN = {
     "unreachable": (A2, [("survey", {"unreachable": True, "error": "ssh: Connection refused"})], "host.reachable", "fail", None, "refused",
@@ -212,6 +223,11 @@ BROKEN = {
                        "enforce-eager", "true"),
     "small shm": (A2, [(at(E2B, "shm_size"), "64m")], "instance.shm", "fail", E2B, "64m", "10g"),
     "odd shm": (A2, [(at(E2B, "shm_size"), "much")], "instance.shm", "fail", E2B, "much", "10g"),
+    "link down": (A2, links(("5", "link", "DOWN")), "links.up", "fail", DENSE, "/dev/davinci5 DOWN", "hccn_tool -i 5 -link -g"),
+    "net unhealthy": (A2, links(("3", "net_health", "Receive timeout")), "links.healthy", "fail", MOE, "/dev/davinci3 Receive timeout", "-i 3 -netdetect"),
+    "one address twice": (A2, links(("7", "ip", "10.0.0.6")), "links.addresses", "fail", DENSE, "/dev/davinci6 10.0.0.6, /dev/davinci7 10.0.0.6",
+                          "hccn_tool -i 6 -ip -s"),
+    "TLS differs": (A2, links(("6", "tls", "1")), "links.tls_same", "fail", DENSE, "/dev/davinci6 enable [1]", "hccn_tool -i 6 -tls -s enable 0"),
     "small buffer": (A2, [(at(MOE, "environment.HCCL_BUFFSIZE"), "200")], "instance.hccl_buffer", "fail", MOE, "200", "'256'"),
 }
 
@@ -233,6 +249,29 @@ def test_one_broken_thing_stops_one_rule(name):
     assert remedy in open_findings[0]["remedy"]
     assert open_findings[0]["source"] and open_findings[0]["expected"]
     assert result["hosts"]["h"] == status
+
+
+@pytest.mark.parametrize("changes", [
+    [], links(), links(("0", "link", "DOWN"), ("1", "tls", "1")), links(("4", "net_health", "Init")), links(("4", "ip", None), ("5", "ip", None)),
+    links(("2", "link", None), ("2", "net_health", None)), [("survey.deep", {"network": {}})],
+])
+def test_links_that_one_host_does_not_need_are_no_fault(changes):
+    assert blocking(surveys.changed(A2, *changes))[1] == []
+
+
+@pytest.mark.parametrize("changes, rules", [
+    ([], {"links.up", "links.addresses", "links.tls_same"}), (links(), set()), (links(("4", "net_health", "Init")), {"links.healthy"}),
+    (links(("4", "link", None)), {"links.up"}), (links(("5", "ip", None)), {"links.addresses"}), (links(("5", "tls", None)), {"links.tls_same"}),
+])
+def test_an_instance_over_several_hosts_needs_every_answer(changes, rules):
+    spanning = surveys.changed(A2, (at(DENSE, "group"), "dense-over-two-hosts"), *changes)
+    found = blocking(spanning)[1]
+    assert set(f["rule"] for f in found) == rules
+    assert set(f["instance"] for f in found) <= {DENSE}
+
+
+def test_chips_without_ports_are_not_asked_for_links():
+    assert blocking(surveys.changed(DUO, ("survey.deep", {"network": {"0": {"link": {"status": "DOWN"}}}})))[1] == []
 
 
 @pytest.mark.parametrize("path,value", [

@@ -235,12 +235,64 @@ def test_a_survey_without_anything_says_so():
 
 
 def test_bus_ids_that_sysfs_does_not_have():
-    raw = raw_of(info_of("06-910B3-2npu-processes"), [0, 5], pci={"0000:C1:00.0": {"vendor": "0x19e5", "numa_node": 6}})
+    raw = raw_of(info_of("06-910B3-2npu-processes"), [0, 5], pci={"0000:c1:00.0": on_bus(numa=6)})
     result = survey.assemble(raw)
     assert [chip["numa_node"] for chip in result["chips"]] == [6, None]
-    assert result["errors"] == [{"source": "sysfs", "error": "NPU 5: bus id 0000:02:00.0 is not on the PCI bus"}]
+    assert [chip["device"] for chip in result["chips"]] == ["/dev/davinci0", None]
+    assert result["errors"] == [{"source": "sysfs", "error": "NPU 5 chip 0: bus id 0000:02:00.0 is not on the PCI bus"}]
     raw["pci"] = {}   # a container's sysfs shows none of them: nothing to compare with
     assert survey.assemble(raw)["errors"] == []
+
+
+def on_bus(vendor="0x19e5", numa=None):
+    return {"vendor": vendor, "device": "0xd802", "numa_node": numa}
+
+
+BOTH = {"0000:c1:00.0": on_bus(), "0000:02:00.0": on_bus()}
+
+
+def test_a_chip_that_only_the_pci_bus_has_is_told():
+    result = survey.assemble(raw_of(info_of("06-910B3-2npu-processes"), [0, 5], pci=dict(BOTH, **{"0000:81:00.0": on_bus()})))
+    assert [entry["error"] for entry in result["errors"]] == ["an NPU at 0000:81:00.0 is on the PCI bus, npu-smi does not list it"]
+    assert [chip["device"] for chip in result["chips"]] == ["/dev/davinci0", "/dev/davinci5"]
+
+
+def test_a_bus_id_of_another_vendor_makes_the_chip_unknown():
+    result = survey.assemble(raw_of(info_of("06-910B3-2npu-processes"), [0, 5], pci=dict(BOTH, **{"0000:02:00.0": on_bus("0x10de")})))
+    assert [entry["error"] for entry in result["errors"]] == ["NPU 5 chip 0: bus id 0000:02:00.0 belongs to vendor 0x10de"]
+    assert [chip["device"] for chip in result["chips"]] == ["/dev/davinci0", None]
+
+
+def test_both_dies_of_a_duo_share_a_bus_id_and_two_npus_do_not():
+    info = info_of("03-310P3-Duo-2card-processes")
+    assert len(set(chip["bus_id"] for chip in info["chips"])) == len(info["chips"]) // 2
+    assert survey.assemble(raw_of(info, range(len(info["chips"]))))["errors"] == []
+    info = info_of("06-910B3-2npu-processes")
+    info["chips"][1]["bus_id"] = info["chips"][0]["bus_id"]
+    result = survey.assemble(raw_of(info, [0, 5]))
+    assert [chip["device"] for chip in result["chips"]] == [None, None]
+    assert "is that of another NPU too" in result["errors"][0]["error"]
+
+
+def test_a_board_with_another_bus_id_makes_the_chip_unknown():
+    board = {"5": {"board": {"npu": {"PCIe Bus Info": "0000:82:00.0"}, "chips": []}}, "0": {"board": {"npu": {"PCIe Bus Info": "0000:C1:00.0"}}}}
+    result = survey.assemble(raw_of(info_of("06-910B3-2npu-processes"), [0, 5], deep={"mapping": None, "npus": board, "network": {}}))
+    assert [chip["device"] for chip in result["chips"]] == ["/dev/davinci0", None]
+    assert result["errors"][0]["error"] == "NPU 5 chip 0: npu-smi info prints bus id 0000:02:00.0, -t board 0000:82:00.0"
+
+
+def test_a_bus_id_of_no_known_form_does_not_end_the_survey():
+    info = info_of("06-910B3-2npu-processes")
+    info["chips"][1]["bus_id"] = "zz"
+    assert [chip["device"] for chip in survey.assemble(raw_of(info, [0, 5], pci=BOTH))["chips"]] == ["/dev/davinci0", None]
+
+
+@pytest.mark.parametrize("vendor, device, pci_class, npu", [
+    ("0x19e5", "0xd802", "0x120000", True), ("0x19e5", "0xd500", "0x120000", True), ("0x19e5", "0xa250", "0x120000", False),
+    ("0x19e5", "0xa120", "0x060400", False), ("0x10de", "0x20b0", "0x120000", False), (None, None, None, False),
+])
+def test_kunpengs_own_accelerators_are_no_npus(vendor, device, pci_class, npu):
+    assert survey.is_npu(vendor, device, pci_class) is npu
 
 
 def test_engine_of_both_kinds():

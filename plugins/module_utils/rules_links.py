@@ -1,0 +1,107 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules about the NPUs' own network, for instances with more than one chip. A deep survey reads it; within one host nothing else needs it."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import davinci, failed, passed, rule_in, unsure
+
+RULES = []
+each = rule_in(RULES, each_instance=True)
+
+# Families whose chips have a network port of their own.
+WITH_PORTS = ("910", "910b", "910c", "950")
+DEEP = "ansible-playbook playbooks/preflight.yml --limit %s -e deep=true; hccn_tool comes with the HDK driver"
+# What hccn_tool says before anybody has given it an address to detect; within one host that is in order.
+NOT_SET_UP = ("Init", "Detect ip set")
+
+
+def _concerned(view, instance):
+    """Whether the links of an instance are judged: several chips with ports, and either somebody looked or the instance spans hosts."""
+    several = instance.get("group") or len(davinci(instance)) > 1
+    return several and view.peek("family") in WITH_PORTS and (instance.get("group") or view.peek("deep.network") is not None)
+
+
+def _read(view, instance, key):
+    """({device: status}, [device that told nothing]) of one question of hccn_tool."""
+    network, told, silent = view.peek("deep.network") or {}, {}, []
+    for path in davinci(instance):
+        answer = (network.get(re.sub(r"\D", "", path)) or {}).get(key) or {}
+        if answer.get("status"):
+            told[path] = answer["status"]
+        else:
+            silent.append(path)
+    return told, silent
+
+
+def _number(path):
+    return re.sub(r"\D", "", path)
+
+
+def _judge(view, instance, key, expected, bad, remedy):
+    """The verdict of a question whose answers stand for themselves; bad: {device: status}, found by the rule."""
+    told, silent = _read(view, instance, key)
+    if bad:
+        yield failed(", ".join("%s %s" % item for item in sorted(bad.items())), expected, remedy % _number(sorted(bad)[0]))
+    elif silent and instance.get("group"):
+        yield unsure("not read: " + ", ".join(silent), expected, DEEP % view.host)
+    else:
+        yield passed("%d of %d chips tell it" % (len(told), len(told) + len(silent)), expected)
+
+
+@each("links.up", "The network port of every chip of an instance is up", after=("npu.smi", "plan.placement"),
+      why="Ranks that meet over a port that is down wait for HCCL's time-out: EJ0002 'The network port is down', EI0006.",
+      source="hccn_tool -link -g; vllm-ascend multi-node checks")
+def up(view, instance):
+    if not _concerned(view, instance):
+        return
+    told = _read(view, instance, "link")[0]
+    bad = dict((path, status) for path, status in told.items() if status.upper() != "UP")
+    for verdict in _judge(view, instance, "link", "UP", bad, "check cable, optics and switch port; hccn_tool -i %s -link -g"):
+        yield verdict
+
+
+@each("links.healthy", "The network of every chip of an instance is healthy", after=("links.up",),
+      why="A port that is up may still reach nobody: wrong address, gateway or VLAN. Ranks then end in EI0006 or EI0002.",
+      source="hccn_tool -net_health -g; vllm-ascend multi-node checks")
+def healthy(view, instance):
+    if not _concerned(view, instance):
+        return
+    accepted = ("Success",) if instance.get("group") else ("Success",) + NOT_SET_UP
+    told = _read(view, instance, "net_health")[0]
+    bad = dict((path, status) for path, status in told.items() if status not in accepted)
+    for verdict in _judge(view, instance, "net_health", "Success", bad, "hccn_tool -i %s -netdetect -g; then -ip -g, -gateway -g and the switch's VLAN"):
+        yield verdict
+
+
+@each("links.addresses", "Every chip of an instance has a network address of its own", after=("npu.smi", "plan.placement"),
+      why="Ranks find each other by these addresses; two chips with the same one never meet.",
+      source="hccn_tool -ip -g; /etc/hccn.conf")
+def addresses(view, instance):
+    if not _concerned(view, instance):
+        return
+    told = _read(view, instance, "ip")[0]
+    held = list(told.values())
+    twice = dict((path, address) for path, address in told.items() if held.count(address) > 1)
+    for verdict in _judge(view, instance, "ip", "addresses that differ", twice, "hccn_tool -i %s -ip -s address <address> netmask <mask>"):
+        yield verdict
+
+
+@each("links.tls_same", "All chips of an instance have the same TLS switch", after=("npu.smi", "plan.placement"),
+      why="A rank with TLS and one without cannot shake hands: 'Getting socket times out' (EI0006).",
+      source="hccn_tool -tls -g; vllm-ascend multi-node checks: the same switch everywhere")
+def tls_same(view, instance):
+    if not _concerned(view, instance):
+        return
+    told = _read(view, instance, "tls")[0]
+    values = sorted(set(told.values()))
+    odd = {}
+    if len(values) > 1:
+        rare = min(values, key=lambda value: (list(told.values()).count(value), value == "0"))
+        odd = dict((path, "enable [%s]" % value) for path, value in told.items() if value == rare)
+    other = "0" if odd and "[1]" in sorted(odd.values())[0] else "1"
+    for verdict in _judge(view, instance, "tls", "one switch for all", odd, "hccn_tool -i %%s -tls -s enable %s" % other):
+        yield verdict
