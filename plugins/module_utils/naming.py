@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 
+# Every container of ours carries it, with the instance's name.
+INSTANCE_LABEL = "vllm-ascend-fleet.instance"
+
 
 def did_you_mean(word, known):
     """"; did you mean 'x'?" for the nearest of the known names, or "" when none is near."""

@@ -10,10 +10,9 @@ import json
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments as serve_arguments
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import placement
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean, slug
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL, did_you_mean, slug
 
 UNIT_PREFIX = "vllm-ascend-"
-INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 DEFAULT_DRIVER_PATH = "/usr/local/Ascend"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 

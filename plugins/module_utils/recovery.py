@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
 
 
 PATCH_SET_LABEL = "vllm-ascend-fleet.patch-set"
@@ -31,16 +32,24 @@ def installed(survey, model="", previous=False):
 def our_images(survey):
     """References of the images on a host that exist because of us: those we built, and those that our instances name.
 
-    Images that a base was pulled for are not ours to judge and stay.
+    Images that a base was pulled for are not ours to judge and stay, as does one that somebody else's container uses.
     """
     named = set(manifest.get("image_reference") for manifest in installed(survey))
     result = set()
+    foreign = [c.get("image") or "" for c in (survey or {}).get("containers") or [] if INSTANCE_LABEL not in (c.get("labels") or {})]
     for image in (survey or {}).get("images") or []:
         digests = image.get("digests") or []
+        names = digests + (image.get("tags") or [])
+        if any(used in names or (used and _bare(image.get("id")).startswith(_bare(used))) for used in foreign):
+            continue
         if PATCH_SET_LABEL in (image.get("labels") or {}) or named & set(digests):
             result.update(digests)
             result.update(image.get("tags") or [])
     return sorted(result)
+
+
+def _bare(identity):
+    return (identity or "").replace("sha256:", "")
 
 
 def secrets(instances, api_key):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 
-INSTANCE_LABEL = "vllm-ascend-fleet.instance"
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
+
 RELEASE_LABEL = "vllm-ascend-fleet.release"
 # First line of every unit that we made; a unit file without it is somebody else's.
 MARKER = "# Made by vllm_ascend.fleet:"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import failed, numbers, passed, rule_in, unsure
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
 
 RULES = []
 rule = rule_in(RULES)
 each = rule_in(RULES, each_instance=True)
 
-INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 GIB = 1024.0 ** 3
 # Other software that hands out NPUs, by a word in the name or image of a running container.

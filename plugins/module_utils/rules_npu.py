@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import compatibility, placement
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import davinci, failed, passed, rule_in, unsure
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
 
 RULES = []
 rule = rule_in(RULES)
 each = rule_in(RULES, each_instance=True)
 
-INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 REBOOT = "reboot the host (the new driver or firmware is not loaded before)"
 # Failures of npu-smi that name their cause, by the return value of DCMI (-80xx) and npu-smi (-90xx).
 REMEDY_BY_CODE = {

@@ -12,11 +12,11 @@ import json
 import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, version_files
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
 
 SCHEMA = 1
 IN_USE = "Address already in use"
 FILES = ("install_info", "driver", "firmware", "toolkit", "nnal")
-INSTANCE_LABEL = "vllm-ascend-fleet.instance"
 UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "NeedDaemonReload", "FragmentPath", "MainPID", "ControlGroup",
     "ActiveEnterTimestamp",

@@ -58,7 +58,6 @@ def test_check_mode_tells_and_changes_nothing():
 def test_the_four_models_answer_on_a2_and_a3():
     done = play(DEPLOY).succeeded()
     for host, address in HOSTS.items():
-        assert done.changed[host] > 0
         for index, model in enumerate(sorted(MODELS, key=lambda name: (MODELS[name], name != "gemma-4-E2B-it"))):
             assert served(address, 8000 + index)["id"] == model
             assert "Paris" in ask(address, 8000 + index, model)
@@ -75,6 +74,7 @@ def test_the_printed_curl_lines_work_when_pasted():
 
 
 def test_a_second_run_changes_nothing():
+    play(DEPLOY).succeeded()
     done = play(DEPLOY).succeeded()
     assert set(done.changed.values()) == {0}, done.output[-3000:]
 
@@ -134,7 +134,7 @@ def broken_release(*levers, **override):
     ("health_only", ["endpoint.completion"]),
 ])
 def test_a_release_that_is_not_proven_goes_back_to_the_one_before(lever, words):
-    done = play(DEPLOY, "--limit", "a2-1", *broken_release(lever, ready_timeout_s=12)).refused("gemma-4-e2b-it", *words)
+    done = play(DEPLOY, "--limit", "a2-1", *broken_release(lever, ready_timeout_s=12), "-e", "prove_first_token_s=5").refused("gemma-4-e2b-it", *words)
     assert re.search(r"a2-1 +gemma-4-E2B-it .* reverted", done.output), done.output[-3000:]
     assert served(HOSTS["a2-1"], 8000)["max_model_len"] == 131072
     assert "Paris" in ask(HOSTS["a2-1"], 8000, "gemma-4-E2B-it")
@@ -162,12 +162,12 @@ def test_a_sick_host_stops_the_run_before_any_change(fault, host, lever, value, 
 
 
 def test_the_images_come_from_another_mirror_when_one_lies():
-    play("playbooks/rehearse_fault.yml", "-e", "host=rehearsal-registry", "-e", "fault=mirror_lying", "-e", "value=quay.nju.edu.cn").succeeded()
+    play("playbooks/rehearse_fault.yml", "-e", "host=registry", "-e", "fault=mirror_lying", "-e", "value=quay.nju.edu.cn").succeeded()
     try:
         done = play(DEPLOY, "--limit", "a2-1", *extra(fleet_registry={"address": "registry.rehearsal:5000", "username": "fleet", "project": "again/vllm"}))
         done.succeeded()
     finally:
-        play("playbooks/rehearse_fault.yml", "-e", "host=rehearsal-registry", "-e", "fault=mirror_lying", "-e", "clear=true").succeeded()
+        play("playbooks/rehearse_fault.yml", "-e", "host=registry", "-e", "fault=mirror_lying", "-e", "clear=true").succeeded()
     assert "quay.nju.edu.cn" in done.output, "the liar is named"
     play(DEPLOY, "--limit", "a2-1").succeeded()
 
@@ -182,7 +182,7 @@ def test_the_images_come_from_another_mirror_when_one_lies():
      ["placement", "a2-1"]),
     ({"fleet_models": {"gemma-4-E2B-it": {"arguments": {"max-modle-len": 1}}}}, ["did you mean 'max-model-len'"]),
     ({"ansible_python_interpreter": "/opt/no/python3"}, ["host.reachable", "/opt/no/python3", "ansible_python_interpreter"]),
-    ({"ansible_host": "172.31.240.250", "ansible_ssh_timeout": 2}, ["host.reachable", "does not answer"]),
+    ({"ansible_host": "172.31.240.250", "ansible_ssh_timeout": 2}, ["host.reachable", "172.31.240.250"]),
 ])
 def test_bad_input_is_a_clear_error_before_any_host_is_changed(variables, words):
     done = play(DEPLOY, "--limit", "a2-1", *extra(**variables)).refused(*words)
@@ -227,9 +227,11 @@ def test_remove_leaves_nothing_of_ours_and_touches_nothing_else():
     try:
         play("playbooks/remove.yml").succeeded()
         assert "somebody-elses" in on("a2-1", "docker ps")
+        assert on("a2-1", "docker images --quiet").strip(), "an image that somebody uses stays"
         for host in (*HOSTS, "duo-1"):
             left = on(host, "ls /etc/systemd/system /var/lib /etc; docker ps --all --format '{{.Names}}'")
             assert "vllm-ascend" not in left
     finally:
         on("a2-1", "docker rm --force somebody-elses", check=False)
-    assert set(play("playbooks/remove.yml").succeeded().changed.values()) <= {0, 1}
+    play("playbooks/remove.yml").succeeded()
+    assert set(play("playbooks/remove.yml").succeeded().changed.values()) == {0}

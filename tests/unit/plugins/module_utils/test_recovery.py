@@ -74,6 +74,12 @@ def test_what_is_installed_is_told_by_its_manifest():
 
 def test_images_of_others_are_not_ours():
     assert recovery.our_images(SURVEY) == ["r:5000/x@sha256:1", "r:5000/y@sha256:2", "y:1"]
+    ours = {"image": "y:1", "labels": {"vllm-ascend-fleet.instance": "b"}}
+    assert "y:1" in recovery.our_images(dict(SURVEY, containers=[ours]))
+    for used in ("y:1", "r:5000/y@sha256:2", "abcdef012345"):
+        theirs = dict(SURVEY, containers=[{"image": used, "labels": {}}])
+        theirs["images"][1]["id"] = "sha256:abcdef0123456789"
+        assert recovery.our_images(theirs) == ["r:5000/x@sha256:1"], "somebody else uses it"
 
 
 def test_only_instances_with_a_secret_get_the_key():
