@@ -86,11 +86,13 @@ class ActionModule(ActionBase):
     def _judge(self, planning, surveys, args):
         made = planning.build(surveys)
         verdict, contexts = planning.judge(made, surveys)
-        differences = plan_text.differences(made, surveys)
+        differences, left = plan_text.differences(made, surveys), planning.left_over(made, surveys)
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
             self._display.display(gate.render_table(verdict))
+            for line in plan_text.left_over_lines(left):
+                self._display.display(line, color="yellow")
         unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
         directory = pathlib.Path(args["directory"])
         report.save(directory, "preflight.json", verdict)
@@ -99,7 +101,7 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": "%d of %d hosts are not ready and %d may be: %s. What was found and the remedy stand above and in %s" % (
                 len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
         return {
-            "changed": False, "plan": made, "differences": differences, "unready": unready, "waived": verdict["waived"],
+            "changed": False, "plan": made, "differences": differences, "left_over": left, "unready": unready, "waived": verdict["waived"],
             "ready": [host for host in made["hosts"] if host not in unready],
             "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"]),
         }
@@ -115,9 +117,7 @@ class ActionModule(ActionBase):
         lines = ["", *plan_text.render(made, surveys).split("\n"), *plan_text.sources(made)]
         lines += plan_text.changes(made, surveys, planning.unbuilt)
         left = planning.left_over(made, surveys)
-        for host, names in left.items():
-            lines += ["", "%s: left the inventory: %s; playbooks/deploy.yml -e prune=true removes %s" % (
-                host, ", ".join(names), "it" if len(names) == 1 else "them")]
+        lines += ["", *plan_text.left_over_lines(left)]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
         return {"changed": False, "plan": made, "differences": plan_text.differences(made, surveys), "left_over": left}
 

@@ -41,10 +41,14 @@ class ActionModule(ActionBase):
                 "failure": failure, "down": variables.get("__fleet_down"), "address": str(hostvars[host].get("ansible_host", host)),
                 "reverted": [entry["name"] for entry in reverted.get("previous", ())],
                 "removed": [entry["name"] for entry in reverted.get("absent", ())],
+                "pruned": registered(hostvars, host, "__fleet_pruned").get("actions") or [],
             }
         rows = recovery.summarize(args["plan"], results, self._task.check_mode)
         report.save(pathlib.Path(args["directory"]), "run.json", {"instances": rows, "hosts": results})
         self._show(rows)
+        for host, result in results.items():
+            for action in result["pruned"]:
+                self._display.display("%s: left the inventory: %s%s" % (host, "would " if self._task.check_mode else "", action))
         return {"changed": False, "instances": rows, "failed_hosts": sorted(host for host, r in results.items() if r["failure"])}
 
     def _show(self, rows):

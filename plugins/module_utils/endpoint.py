@@ -68,6 +68,15 @@ def redact(text, secrets=()):
     return _SECRETS.sub(r"\1********", text)
 
 
+def redact_data(data, secrets=(), name=""):
+    """:func:`redact` for each text within lists and dictionaries, so that JSON stays JSON; ``name`` is the key that ``data`` stands under."""
+    if isinstance(data, dict):
+        return dict((key, redact_data(value, secrets, str(key))) for key, value in data.items())
+    if isinstance(data, list):
+        return [redact_data(value, secrets, name) for value in data]
+    return redact("%s=%s" % (name, data), secrets)[len(name) + 1:] if isinstance(data, str) else data
+
+
 def shorten(text, limit=120):
     """One line of at most ``limit`` characters."""
     text = " ".join(str(text).split())

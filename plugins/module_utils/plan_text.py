@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact, redact_data
 
 _SHOWN = ("port", "served_model_name", "weights", "patch_set", "shm_size", "ready_timeout_s", "shutdown_timeout_s", "stability_window_s",
           "sanity", "expected_answer")
@@ -92,7 +92,7 @@ def _values(instance):
 
 def _shown(what, value):
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return redact("%s=%s" % (what, text))[len(what) + 1:]
+    return redact_data(text, name=what)
 
 
 def changes(plan, surveys, unbuilt):
@@ -136,6 +136,12 @@ def left_over(plan, surveys, declared):
         if names:
             result[host] = names
     return result
+
+
+def left_over_lines(left):
+    """What :func:`left_over` found, in words."""
+    return ["%s: left the inventory: %s; playbooks/deploy.yml -e prune=true removes %s" % (
+        host, ", ".join(names), "it" if len(names) == 1 else "them") for host, names in sorted(left.items())]
 
 
 def _diff(before, after, unit, releases):

@@ -116,6 +116,6 @@ unbuilt:
   elements: str
 left_over:
   description: For each host the instances of ours that its inventory no longer names.
-  returned: O(stage=show)
+  returned: O(stage=judge) and O(stage=show)
   type: dict
 """

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import types
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.action import plan, record, status, survey
+from ansible_collections.vllm_ascend.fleet.plugins.action import diagnose, plan, record, status, survey
 
 
 class HostVars(dict):
@@ -34,7 +35,8 @@ def act(monkeypatch):
         made._execute_module = execute
         made.validate_argument_spec = lambda spec: (None, {key: args.get(key, rule.get("default")) for key, rule in spec.items()})
         hosts = HostVars(hosts or {})
-        return made.run(task_vars={"hostvars": hosts, "ansible_play_hosts_all": list(hosts)}), "\n".join(shown)
+        variables = {"hostvars": hosts, "ansible_play_hosts_all": list(hosts), "inventory_hostname": next(iter(hosts), None)}
+        return made.run(task_vars=variables), "\n".join(shown)
 
     return run
 
@@ -74,3 +76,33 @@ def test_record_keeps_the_failure_of_a_host(act, tmp_path):
     result, shown = act(record, {"a2-1": {"__fleet_failure": "no answer"}}, plan=made, differences={}, directory=str(tmp_path))
     assert result["failed_hosts"] == ["a2-1"] and "failed" in shown
     assert json.loads((tmp_path / "run.json").read_text())["instances"][0]["reason"] == "no answer"
+
+
+FILES = {"one/journal.txt": "a line\n", "npu-smi.txt": "healthy\n"}
+
+
+def test_diagnose_prints_what_the_host_said(act):
+    result, shown = act(diagnose, {"a2-1": {}}, execute=lambda **_kwargs: {"files": dict(FILES)}, instances=[])
+    assert "a2-1: one\na line" in shown and result["files"] == FILES
+
+
+def test_diagnose_packs_an_archive_that_only_its_owner_may_read(act, tmp_path):
+    archive = tmp_path / "new" / "a2-1.tar.gz"
+    result, _shown = act(diagnose, {"a2-1": {}}, execute=lambda **_kwargs: {"files": dict(FILES)}, instances=[], archive=str(archive),
+                         survey={"host": {"api_key": "x", "note": "planted"}}, secrets=["planted"])
+    assert result["archive"] == str(archive) and "files" not in result
+    assert archive.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(archive) as packed:
+        assert sorted(packed.getnames()) == ["a2-1/npu-smi.txt", "a2-1/one/journal.txt", "a2-1/survey.json"]
+        assert b"planted" not in packed.extractfile("a2-1/survey.json").read()
+
+
+def test_diagnose_says_why_it_cannot_write(act, tmp_path):
+    (tmp_path / "file").write_text("")
+    result, _shown = act(diagnose, {"a2-1": {}}, execute=lambda **_kwargs: {"files": dict(FILES)}, archive=str(tmp_path / "file" / "x.tar.gz"))
+    assert result["failed"] and "cannot be written on the controller" in result["msg"]
+
+
+def test_diagnose_hands_on_a_failure(act):
+    result, _shown = act(diagnose, {"a2-1": {}}, execute=lambda **_kwargs: {"failed": True, "msg": "no"}, archive="/x")
+    assert result == {"failed": True, "msg": "no"}
