@@ -113,7 +113,7 @@ def _fold(findings):
         remedies = list(OrderedDict.fromkeys(f["remedy"] for f in group))
         lines += ["      remedy:   %s" % remedy for remedy in remedies[:VALUES_SHOWN]]
         if len(remedies) > VALUES_SHOWN:
-            lines.append("      remedy:   and %d more of this kind in preflight.json" % (len(remedies) - VALUES_SHOWN))
+            lines.append("      remedy:   and %d more of this kind in the report" % (len(remedies) - VALUES_SHOWN))
     return lines
 
 
@@ -134,7 +134,7 @@ def _lines(group):
         where = " (%s)" % hosts_in_short(hosts) if len(by_value) > 1 and len(set(f["host"] for f in group)) > 1 else ""
         lines.append(many + text + where)
     if len(ranked) > VALUES_SHOWN:
-        lines.append("and %d more of this kind in preflight.json" % (len(ranked) - VALUES_SHOWN))
+        lines.append("and %d more of this kind in the report" % (len(ranked) - VALUES_SHOWN))
     return lines
 
 

@@ -50,10 +50,13 @@ KIND_BY_TEXT = (
     ("error while loading shared libraries", "library-missing"), ("cannot open shared object file", "library-missing"),
     ("command not found", "command-not-found"), ("executable file not found", "command-not-found"),
     ("npu-smi: not found", "command-not-found"), ("no such file or directory", "command-not-found"),
+    # Shells of Chinese hosts: command not found (twice), no such file or directory.
+    ("\u672a\u627e\u5230\u547d\u4ee4", "command-not-found"), ("\u627e\u4e0d\u5230\u547d\u4ee4", "command-not-found"),
+    ("\u6ca1\u6709\u90a3\u4e2a\u6587\u4ef6\u6216\u76ee\u5f55", "command-not-found"),
     ("exec format error", "wrong-architecture"), ("cannot execute binary file", "wrong-architecture"),
     ("[sudo] password", "sudo-password-required"), ("password is required", "sudo-password-required"),
     ("not in the sudoers file", "permission-denied"), ("permission denied", "permission-denied"),
-    ("operation not permitted", "permission-denied"),
+    ("operation not permitted", "permission-denied"), ("\u6743\u9650\u4e0d\u591f", "permission-denied"),
     ("device is used", "device-occupied"), ("dcmi module initialize failed", "dcmi-init-failed"),
     ("dcmi model initialized failed", "dcmi-init-failed"), ("get board type failed", "board-type-failed"),
     ("failed to execute npu-smi", "command-failed"), ("command or option is not found", "unknown-command"),
@@ -71,6 +74,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,6})?\Z")
 _BUS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{1,2}\Z")
 _IDLE = re.compile(r"No running processes found in NPU ([0-9]{1,9})\s*\Z")
 _RET = re.compile(r"\bret(?: is |=| ?: ?)(-[0-9]{1,9})\b")
+_BLANKS = dict.fromkeys(map(ord, u"\t\u00a0\u2002\u2003\u2009\u202f\u3000"), u" ")
 _NULLS = ("NA", "-", "--", "")
 
 
@@ -100,10 +104,11 @@ def parse_info(text):
     timeout, crashed, empty-output, no-chips (headings without a chip), truncated (the table ends in the middle of a row or
     of a chip), unrecognized (anything else).
     """
+    # Web pages and editors turn the blanks of a table into others.
     text = _ANSI.sub("", text or "")
     table = _Table()
     try:
-        for line in text.split("\n"):
+        for line in text.translate(_BLANKS).split("\n"):
             table.read(line)
         table.finish()
     except _Unaccountable as exc:

@@ -65,6 +65,9 @@ def test_fixture(name):
     ("Segmentation fault (core dumped)", "crashed", None),
     ("-bash: /usr/local/bin/npu-smi: cannot execute binary file: Exec format error", "wrong-architecture", None),
     ("something strange. ret is -7777", "command-failed", -7777),
+    ("bash: npu-smi: \u672a\u627e\u5230\u547d\u4ee4", "command-not-found", None), ("bash: npu-smi\uff1a\u627e\u4e0d\u5230\u547d\u4ee4", "command-not-found", None),
+    ("bash: /usr/local/bin/npu-smi: \u6743\u9650\u4e0d\u591f", "permission-denied", None),
+    ("bash: /usr/local/bin/npu-smi: \u6ca1\u6709\u90a3\u4e2a\u6587\u4ef6\u6216\u76ee\u5f55", "command-not-found", None),
     ("hello", "unrecognized", None), ("", "empty-output", None), ("  \n\n", "empty-output", None), (None, "empty-output", None),
     ("+-----+\n| x y |\n+-----+", "unrecognized", None),
 ])

@@ -27,6 +27,11 @@ def answer(command, given):
     return ANSWER % time.time()
 
 
+def says(usual, instead):
+    """A shell with one answer that differs."""
+    return lambda command, given: answer(command, given).replace(usual.encode("ascii"), instead.encode("ascii"))
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     """Names -> (private file, key); made once, by ssh-keygen as users do."""
@@ -99,19 +104,15 @@ BROKEN = {
     "password without sshpass": ({"password": "x", "users": {}}, {"password": "x", "needs_sshpass": True}, "reach.login", "sshpass", "install sshpass"),
     "second factor": ({"also": True}, {}, "reach.login", "the host also wants", "AuthenticationMethods"),
     "no shell": ({"shell": lambda command, given: b"This account is currently not available.\n"}, {}, "reach.python", "not available", "usermod"),
-    "no python": ({"shell": lambda command, given: b"reach:shell:\nreach:clock:%d\nreach:python:127:python3:sh: python3: not found\nreach:sudo:0:\n" % time.time()},
-                  {}, "reach.python", "none of the places", "install python3"),
-    "given python is not there": (
-        {"shell": lambda command, given: b"reach:shell:\nreach:clock:%d\nreach:python:127:/opt/py:sh: /opt/py: not found\nreach:sudo:0:\n" % time.time()},
-        {"python": "/opt/py"}, "reach.python", "/opt/py", "ansible_python_interpreter"),
-    "old python": ({"shell": lambda command, given: (ANSWER % time.time()).replace(b"3.11.2", b"3.7.9")}, {}, "reach.python", "3.7.9", "ansible-core 2.16"),
-    "very old python": ({"shell": lambda command, given: (ANSWER % time.time()).replace(b"3.11.2", b"3.6.8")}, {}, "reach.python", "3.6.8", "3.8 or later"),
-    "sudo asks": ({"shell": lambda command, given: (ANSWER % time.time()).replace(b"sudo:0:", b"sudo:1:sudo: a password is required")}, {},
-                  "reach.sudo", "asks for a password", "--ask-become-pass"),
-    "not in sudoers": ({"shell": lambda command, given: (ANSWER % time.time()).replace(b"sudo:0:", b"sudo:1:ops is not in the sudoers file.")}, {},
-                       "reach.sudo", "not in the sudoers", "visudo"),
-    "no sudo": ({"shell": lambda command, given: (ANSWER % time.time()).replace(b"sudo:0:", b"sudo:127:sh: sudo: not found")}, {},
-                "reach.sudo", "no sudo", "install sudo"),
+    "no python": ({"shell": says("python:0:/usr/bin/python3:3.11.2", "python:127:python3:sh: python3: not found")}, {},
+                  "reach.python", "none of the places", "install python3"),
+    "given python is not there": ({"shell": says("python:0:/usr/bin/python3:3.11.2", "python:127:/opt/py:sh: /opt/py: not found")},
+                                  {"python": "/opt/py"}, "reach.python", "/opt/py", "ansible_python_interpreter"),
+    "old python": ({"shell": says("3.11.2", "3.7.9")}, {}, "reach.python", "3.7.9", "ansible-core 2.16"),
+    "very old python": ({"shell": says("3.11.2", "3.6.8")}, {}, "reach.python", "3.6.8", "3.8 or later"),
+    "sudo asks": ({"shell": says("sudo:0:", "sudo:1:sudo: a password is required")}, {}, "reach.sudo", "asks for a password", "--ask-become-pass"),
+    "not in sudoers": ({"shell": says("sudo:0:", "sudo:1:ops is not in the sudoers file.")}, {}, "reach.sudo", "not in the sudoers", "visudo"),
+    "no sudo": ({"shell": says("sudo:0:", "sudo:127:sh: sudo: not found")}, {}, "reach.sudo", "no sudo", "install sudo"),
     "clock": ({"shell": lambda command, given: ANSWER % (time.time() - 3600)}, {}, "reach.clock", "-3", "chronyc"),
     "bad option": ({}, {"extra": ["-o", "Nonsense=1"]}, "reach.name", "Nonsense".lower(), "ansible_ssh_common_args"),
     "no name": ({}, {"address": "no-such-host.invalid"}, "reach.name", "no-such-host.invalid", "ansible_host"),
@@ -170,7 +171,7 @@ def test_a_become_password_is_tried_and_shown_nowhere(fleet, keys, record):
     def shell(command, given):
         if "-S" in command:
             return b"reach:sudo:0:\n" if given == b"hunter2\n" else b"reach:sudo:1:Sorry, try again.\n"
-        return (ANSWER % time.time()).replace(b"sudo:0:", b"sudo:1:sudo: a password is required")
+        return says("sudo:0:", "sudo:1:sudo: a password is required")(command, given)
     fleet.behaviour["127.0.0.2"] = {"shell": shell}
     become = {"method": "sudo", "user": "root", "password": "hunter2", "executable": "sudo"}
     judged = verdict(target(fleet, keys, record, become=become))
