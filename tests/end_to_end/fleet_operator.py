@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -43,12 +44,20 @@ class Play:
         return self
 
 
-def play(playbook, *arguments, inventory=INVENTORY, timeout=900, cwd=ROOT, **environment):
+def run(argv, cwd=ROOT, timeout=900, **environment):
     base = dict(os.environ, PATH=f"{BIN}:{os.environ['PATH']}", LC_ALL="C.UTF-8", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
-    done = subprocess.run(
-        [str(BIN / "ansible-playbook"), str(playbook), "-i", str(inventory), *arguments], cwd=cwd, env={**base, **environment},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
-    return Play(done)
+    return Play(subprocess.run([str(word) for word in argv], cwd=cwd, env={**base, **environment}, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False))
+
+
+def play(playbook, *arguments, inventory=INVENTORY, **options):
+    """Run ansible-playbook as the README says."""
+    return run([BIN / "ansible-playbook", playbook, "-i", inventory, *arguments], **options)
+
+
+def module(host, name, arguments):
+    """Run one module of the collection on a host."""
+    return run([BIN / "ansible", host, "-i", INVENTORY, "-m", name, "-a", json.dumps(arguments)])
 
 
 def on(host, *command, check=True):
