@@ -43,6 +43,8 @@ class ActionModule(ActionBase):
         try:
             variables = {host: fleet_variables(task_vars["hostvars"], host) for host in hosts}
             planning = Planning(variables, args["model"] or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts))
+            if args["explain"]:
+                gate.known(args["explain"])
             if args["stage"] == "intent":
                 return self._intent(planning, args["texts"])
             surveys = {host: registered(task_vars["hostvars"], host, "__preflight_survey").get("survey") for host in hosts}
@@ -53,6 +55,8 @@ class ActionModule(ActionBase):
             return self._judge(planning, surveys, args)
         except PlanningError as error:
             return self._refuse(error.args[0])
+        except gate.GateError as error:
+            return self._refuse([str(error)])
         except AnsibleError as error:
             return self._refuse([" ".join(str(error).split())])
 

@@ -23,19 +23,20 @@ class GateError(Exception):
 def judge(hosts, waivers=None, settings=None):
     """Judge hosts by all rules.
 
-    :param dict hosts: {name: context}; a context holds survey, host_plan, images, platform, compatibility, now_epoch_s.
+    :param dict hosts: {name: context}; a context holds survey, host_plan, images, platform, compatibility, now_epoch_s, and may hold
+        rule_settings: {rule id: {bound: value}} of that host.
     :param list waivers: [{"rule", "reason", "hosts": [name or pattern], all when absent}].
-    :param dict settings: {rule id: {bound: value}}.
+    :param dict settings: {rule id: {bound: value}} of all hosts.
     :returns: {"findings": [...], "hosts": {name: "pass" | "fail" | "unknown"}, "waived": how many,
         "skipped": [{"host", "instance", "rule", "because"}], "facts": {name: what the table shows of a host}}.
     :raises GateError: for a waiver or a setting that names no rule, no bound, or gives no reason.
     """
     waivers, settings = waivers or [], settings or {}
-    _check(waivers, settings)
+    check(waivers, settings, *[context.get("rule_settings") or {} for context in hosts.values()])
     result = {"findings": [], "hosts": {}, "waived": 0, "skipped": [], "facts": {}}
     for name in sorted(hosts, key=gate_table.natural):
         context = dict(hosts[name], host=name)
-        found = _judge_host(context, [w for w in waivers if _applies(w, name)], settings, result["skipped"])
+        found = _judge_host(context, [w for w in waivers if _applies(w, name)], settings, context.get("rule_settings") or {}, result["skipped"])
         statuses = set(f["status"] for f in found)
         result["hosts"][name] = next((status for status in ("fail", "unknown") if status in statuses), "pass")
         result["waived"] += sum(1 for f in found if f["status"] == "waived")
@@ -44,22 +45,29 @@ def judge(hosts, waivers=None, settings=None):
     return result
 
 
-def _check(waivers, settings):
+def check(waivers, *settings):
+    """Hold waivers and settings against the rules. :raises GateError: as judge."""
     for waiver in waivers:
         if not isinstance(waiver, dict) or not set(waiver) <= set(WAIVER_KEYS):
             raise GateError("a waiver has the keys %s, not %s" % (", ".join(WAIVER_KEYS), waiver))
-        _known(waiver.get("rule"), "a waiver")
+        known(waiver.get("rule"), "a waiver")
         if not str(waiver.get("reason") or "").strip():
             raise GateError("the waiver of %s gives no reason; add reason: <why this host may run all the same>" % waiver["rule"])
-    for rule, bounds in settings.items():
-        _known(rule, "a rule setting")
-        for bound in bounds if isinstance(bounds, dict) else [bounds]:
+    for rule, bounds in (item for group in settings for item in group.items()):
+        known(rule, "a rule setting")
+        if not isinstance(bounds, dict):
+            raise GateError("the setting of rule %s must be a dictionary of bounds, not %r; it has %s" % (
+                rule, bounds, ", ".join(sorted(RULES[rule].bounds)) or "none"))
+        for bound, value in bounds.items():
             if bound not in RULES[rule].bounds:
                 raise GateError("rule %s has no bound '%s'%s; it has %s" % (
                     rule, bound, did_you_mean(bound, RULES[rule].bounds), ", ".join(sorted(RULES[rule].bounds)) or "none"))
+            if not isinstance(RULES[rule].bounds[bound], str) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise GateError("%s of rule %s must be a number, not %r" % (bound, rule, value))
 
 
-def _known(rule, what):
+def known(rule, what="the question"):
+    """:raises GateError: when there is no such rule; what: who names it."""
     if rule not in RULES:
         raise GateError("%s names the unknown rule '%s'%s" % (what, rule, did_you_mean(rule, RULES)))
 
@@ -71,7 +79,7 @@ def _applies(waiver, host):
     return patterns is None or any(fnmatch.fnmatchcase(host, pattern) for pattern in patterns)
 
 
-def _judge_host(context, waivers, settings, skipped):
+def _judge_host(context, waivers, settings, own, skipped):
     surveyed = bool(context.get("survey")) and not context["survey"].get("unreachable")
     reasons = dict((w["rule"], w["reason"]) for w in waivers)
     found, stopped = [], {}
@@ -87,7 +95,7 @@ def _judge_host(context, waivers, settings, skipped):
         for instance in sorted(blocked):
             skipped.append({"host": context["host"], "instance": instance, "rule": rule.id, "because": blocked[instance]})
         stopped[rule.id] = set(blocked)
-        for one in _run(rule, dict(context, settings=settings.get(rule.id) or {})):
+        for one in _run(rule, dict(context, settings=dict(settings.get(rule.id) or {}, **(own.get(rule.id) or {})))):
             if one["instance"] in blocked and one["instance"] is not None:
                 continue
             if one["status"] in ("fail", "unknown"):
@@ -132,5 +140,5 @@ def explain(rule_id, result, contexts):
 
     :raises GateError: when there is no such rule.
     """
-    _known(rule_id, "the question")
+    known(rule_id)
     return gate_table.explain(RULES[rule_id], result, contexts)

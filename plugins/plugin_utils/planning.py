@@ -44,6 +44,14 @@ class Planning:
         self.selection, found = plan.select(self.catalogue, model, suite)
         problems.extend(found)
         self.patch_sets = self._patch_sets()
+        # One that many hosts inherit is there once for each of them.
+        self.waivers = [dict(waiver, hosts=waiver.get("hosts", [host]))
+                        for host, settings in self.settings.items() for waiver in settings["fleet_waivers"] if isinstance(waiver, dict)]
+        if not problems:
+            try:
+                gate.check(self.waivers, *[settings["fleet_rule_settings"] for settings in self.settings.values()])
+            except gate.GateError as error:
+                problems.append(str(error))
         if problems:
             raise PlanningError(problems)
 
@@ -104,8 +112,8 @@ class Planning:
         }
 
     def judge(self, made, surveys):
-        """:returns: what gate.judge returns. :raises PlanningError: for a waiver or a setting of a rule that does not exist."""
-        contexts, waivers, bounds = {}, [], {}
+        """:returns: what gate.judge returns, and what it judged."""
+        contexts = {}
         for host, settings in self.settings.items():
             survey = surveys.get(host)
             contexts[host] = {
@@ -113,14 +121,9 @@ class Planning:
                 "platform": self.catalogue["platforms"].get(made["hosts"][host]["platform"]),
                 "compatibility": self.catalogue["compatibility"],
                 "now_epoch_s": (survey or {}).get("controller_epoch_s"), "settings": {},
+                "rule_settings": settings["fleet_rule_settings"],
             }
-            bounds.update(settings["fleet_rule_settings"])
-            for waiver in settings["fleet_waivers"]:
-                waivers.append(dict(waiver, hosts=waiver.get("hosts", [host])))
-        try:
-            return gate.judge(contexts, waivers=waivers, settings=bounds), contexts
-        except gate.GateError as error:
-            raise PlanningError([str(error)]) from error
+        return gate.judge(contexts, waivers=self.waivers), contexts
 
     def learn(self, built, write):
         """Take over what was built, and write the lock file when that is news.

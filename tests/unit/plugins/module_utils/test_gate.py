@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import surveys
 
@@ -42,7 +44,7 @@ def test_many_different_values_of_one_rule_are_cut_short():
     hosts = dict(("h%d" % n, surveys.changed(GOOD, ("survey.host.epoch_s", surveys.NOW + 100 * n))) for n in range(1, 9))
     text = gate.render_table(gate.judge(hosts))
     assert "host.clock  h[1-8]" in text
-    assert "and 5 more of this kind in preflight.json" in text
+    assert "and 5 more of this kind in the report" in text
 
 
 def test_a_waiver_turns_the_verdict_and_stays_visible():
@@ -86,7 +88,7 @@ def test_a_wrong_waiver_is_an_error(waiver, words):
     ({"host.clok": {"max_offset_s": 9}}, "did you mean 'host.clock'"),
     ({"host.clock": {"max_ofset_s": 9}}, "no bound 'max_ofset_s'; did you mean 'max_offset_s'"),
     ({"npu.smi": {"x": 1}}, "it has none"),
-    ({"host.clock": 9}, "no bound '9'"),
+    ({"host.clock": 9}, "a dictionary of bounds, not 9"),
 ])
 def test_a_wrong_setting_is_an_error(settings, words):
     with pytest.raises(gate.GateError, match=words):
@@ -139,3 +141,19 @@ def test_host_lists(names, short):
 def test_a_finding_has_a_known_status():
     with pytest.raises(ValueError):
         gate.finding("x", "maybe", "", "", "", "")
+
+
+def test_a_bound_of_one_host_is_not_that_of_another():
+    strict, loose = surveys.context(), dict(surveys.context(), rule_settings={"engine.storage": {"free_gib": 1000}})
+    result = gate.judge({"a": strict, "b": loose})
+    assert result["hosts"] == {"a": "pass", "b": "fail"}
+    assert "1000 GiB" in [f for f in result["findings"] if f["status"] == "fail"][0]["expected"]
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"engine.storage": {"free_gib": "80"}}, "free_gib of rule engine.storage must be a number, not '80'"),
+    ({"engine.storage": {"free_gib": True}}, "must be a number"), ({"engine.storage": 80}, "must be a dictionary of bounds, not 80"),
+])
+def test_a_bound_must_be_of_its_kind(settings, message):
+    with pytest.raises(gate.GateError, match=re.escape(message)):
+        gate.check([], settings)
