@@ -32,7 +32,8 @@ def reachable(view):
     if view.survey is None:
         yield unsure("no survey was taken", expected, "ansible-playbook playbooks/preflight.yml --limit %s" % view.host)
     elif view.survey.get("unreachable"):
-        yield failed(str(view.survey.get("error") or "unreachable"), expected,
+        kind = view.survey.get("kind")
+        yield failed(str(view.survey.get("error") or "unreachable"), "%s; it ended at: %s" % (expected, kind.replace("_", " ")) if kind else expected,
                      view.survey.get("remedy") or "ansible %s -m ansible.builtin.ping -vvv" % view.host)
     else:
         yield passed("answered", expected)
