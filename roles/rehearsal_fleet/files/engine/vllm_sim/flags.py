@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line of `vllm serve` 0.18.0, built from serve_flags.tsv with the habits of vLLM's own parser."""
+"""The command line of `vllm serve` 0.18.0, built from the catalogue's flag table with the habits of vLLM's own parser."""
 
 from __future__ import annotations
 
@@ -67,8 +67,15 @@ TYPES = {"int": int, "float": float, "human_readable_int": human_readable_int, "
          "loads": json_value, "json": json_object, "union_dict_and_str": object_or_text, "_parse_type": json_value}
 
 
+def _table():
+    """The flag table: beside this file in the image, the collection's catalogue in a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    beside = os.path.join(here, "serve_flags.tsv")
+    return beside if os.path.exists(beside) else os.path.join(here, *[os.pardir] * 5, "catalogue", "engine_flags", "vllm-0.18.0.tsv")
+
+
 def _rows():
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "serve_flags.tsv"), encoding="utf-8") as handle:
+    with open(_table(), encoding="utf-8") as handle:
         for text in handle:
             if not text.startswith("#"):
                 yield (text.rstrip("\n").split("\t") + [""] * 6)[:6]
