@@ -60,8 +60,7 @@ def up(view, instance):
         return
     told = _read(view, instance, "link")[0]
     bad = dict((path, status) for path, status in told.items() if status.upper() != "UP")
-    for verdict in _judge(view, instance, "link", "UP", bad, "check cable, optics and switch port; hccn_tool -i %s -link -g"):
-        yield verdict
+    yield from _judge(view, instance, "link", "UP", bad, "check cable, optics and switch port; hccn_tool -i %s -link -g")
 
 
 @each("links.healthy", "The network of every chip of an instance is healthy", after=("links.up",),
@@ -73,8 +72,7 @@ def healthy(view, instance):
     accepted = ("Success",) if instance.get("group") else ("Success",) + NOT_SET_UP
     told = _read(view, instance, "net_health")[0]
     bad = dict((path, status) for path, status in told.items() if status not in accepted)
-    for verdict in _judge(view, instance, "net_health", "Success", bad, "hccn_tool -i %s -netdetect -g; then -ip -g, -gateway -g and the switch's VLAN"):
-        yield verdict
+    yield from _judge(view, instance, "net_health", "Success", bad, "hccn_tool -i %s -netdetect -g; then -ip -g, -gateway -g and the switch's VLAN")
 
 
 @each("links.addresses", "Every chip of an instance has a network address of its own", after=("npu.smi", "plan.placement"),
@@ -86,8 +84,7 @@ def addresses(view, instance):
     told = _read(view, instance, "ip")[0]
     held = list(told.values())
     twice = dict((path, address) for path, address in told.items() if held.count(address) > 1)
-    for verdict in _judge(view, instance, "ip", "addresses that differ", twice, "hccn_tool -i %s -ip -s address <address> netmask <mask>"):
-        yield verdict
+    yield from _judge(view, instance, "ip", "addresses that differ", twice, "hccn_tool -i %s -ip -s address <address> netmask <mask>")
 
 
 @each("links.tls_same", "All chips of an instance have the same TLS switch", after=("npu.smi", "plan.placement"),
@@ -103,5 +100,4 @@ def tls_same(view, instance):
         rare = min(values, key=lambda value: (list(told.values()).count(value), value == "0"))
         odd = dict((path, "enable [%s]" % value) for path, value in told.items() if value == rare)
     other = "0" if odd and "[1]" in sorted(odd.values())[0] else "1"
-    for verdict in _judge(view, instance, "tls", "one switch for all", odd, "hccn_tool -i %%s -tls -s enable %s" % other):
-        yield verdict
+    yield from _judge(view, instance, "tls", "one switch for all", odd, "hccn_tool -i %%s -tls -s enable %s" % other)

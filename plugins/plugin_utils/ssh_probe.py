@@ -22,6 +22,7 @@ import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import known_hosts, reachability
 
+PARAMIKO_ERROR = None
 try:
     import paramiko
 except ImportError as error:
@@ -253,11 +254,12 @@ class _Walk:
             self.socket.settimeout(self.left())
             now = self.socket.recv(1024, socket.MSG_PEEK)
             if not now:
-                self.facts["error"] = self.proxy and self.proxy.says() or "closed before a banner"
+                said = self.proxy.says() if self.proxy else ""
+                self.facts["error"] = said or "closed before a banner"
                 return False
             if now == seen:
                 if b"\n" in seen:
-                    self.facts["greeting"] = seen.split(b"\n")[0].decode("utf-8", "replace").strip()
+                    self.facts["greeting"] = seen.partition(b"\n")[0].decode("utf-8", "replace").strip()
                     return False
                 time.sleep(0.02)
             seen = now
