@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 
@@ -30,6 +31,27 @@ ADDITIONAL_CONFIG_KEYS = frozenset((
     "SLO_limits_for_dynamic_batch", "pa_shape_list", "enable_kv_nz", "layer_sharding", "enable_sparse_c8",
     "enable_mc2_hierarchy_comm",
 ))
+
+
+# A flag that no parser knows, put behind all others: argparse refuses a line only after it has read all of it, and before the program begins.
+PARSE_ONLY = "--vllm-ascend-fleet-parse-only"
+_PARSER_SAYS = re.compile(r"^[\w ./-]+: error: (.*)$", re.M)
+
+
+def parser_verdict(rc, stderr):
+    """What the engine's own parser made of a command line that ends in PARSE_ONLY.
+
+    :returns: ("pass", None), ("fail", its objection), or ("unknown", the last it said) when it did not come to parsing.
+    """
+    said = _PARSER_SAYS.findall(stderr)
+    if rc != 2 or not said:
+        lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+        return "unknown", lines[-1][:200] if lines else "exit %s" % rc
+    head, unknown, rest = said[-1].partition("unrecognized arguments: ")
+    if not unknown or head:
+        return "fail", said[-1]
+    words = [word for word in rest.split() if word != PARSE_ONLY]
+    return ("fail", "unrecognized arguments: " + " ".join(words)) if words else ("pass", None)
 
 
 def parse_flag_table(text):

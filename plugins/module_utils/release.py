@@ -16,6 +16,8 @@ MARKER = "# Made by vllm_ascend.fleet:"
 STATE_DIRECTORY = "/var/lib/vllm-ascend-fleet"
 SECRET_DIRECTORY = "/etc/vllm-ascend-fleet"
 UNIT_DIRECTORY = "/etc/systemd/system"
+# The image keeps this in .bashrc, which a container's command never reads.
+WITH_LIBRARY_PATH = ["/bin/sh", "-c", 'export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/lib"; exec "$@"', "sh"]
 SHOW = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload", "NRestarts", "Result", "FragmentPath",
         "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic")
 

@@ -34,8 +34,6 @@ ours=$("$1" ps --all --quiet --filter "name=$3" --filter "label=$4") || exit 1
 "$1" stop -t "$5" "$2"
 "$1" rm --force "$2" 2>/dev/null
 [ -z "$("$1" ps --all --quiet --filter "name=$3")" ]"""
-# The image keeps this in .bashrc, which a container's command never reads.
-WITH_LIBRARY_PATH = 'export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/lib"; exec "$@"'
 
 _PLAIN = re.compile(r"^[A-Za-z0-9_@/=:.,+-]+$")
 _CONTROL = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
@@ -112,7 +110,7 @@ def _unit(instance, engine, engine_path, state_directory, template_dir):
         instance_label=domain.INSTANCE_LABEL, release_label=domain.RELEASE_LABEL,
         clear_stale=["/bin/sh", "-c", CLEAR_STALE, "sh", engine_path, instance["container"], "^%s$" % re.escape(instance["container"]),
                      "%s=%s" % (domain.INSTANCE_LABEL, instance["name"]), str(instance["stop_timeout_s"])],
-        with_library_path=["/bin/sh", "-c", WITH_LIBRARY_PATH, "sh"])
+        with_library_path=domain.WITH_LIBRARY_PATH)
 
     def text(release):
         where = "%s/instances/%s/releases/%s/environment" % (state_directory, instance["name"], release)
