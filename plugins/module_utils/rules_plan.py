@@ -190,7 +190,7 @@ def mounts_exist(view, instance):
 
 @each("instance.weights", "The model's files are there and whole",
       why="A missing or short file ends the start after minutes of loading.",
-      source="config.json and model.safetensors.index.json of the model")
+      source="config.json, model.safetensors.index.json and the safetensors headers of the model")
 def weights(view, instance):
     path = instance["weights"]["path"]
     state = (view.peek("weights") or {}).get(path) or {}
@@ -207,6 +207,10 @@ def weights(view, instance):
         bad = (state.get("missing_files") or []) + (state.get("small_files") or [])
         more = " and %d more" % (len(bad) - 3) if len(bad) > 3 else ""
         yield failed("%s: missing or a few bytes long: %s%s" % (path, ", ".join(bad[:3]), more), expected, download)
+    elif state.get("damaged_files"):
+        bad = state["damaged_files"]
+        more = " and %d more" % (len(bad) - 3) if len(bad) > 3 else ""
+        yield failed("%s: %s%s" % (path, "; ".join(bad[:3]), more), expected, download)
     elif size == 0:
         yield failed("%s holds no weights" % path, expected, download)
     elif total and size is not None and size < total:

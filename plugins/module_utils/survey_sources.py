@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey, version_files
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey, version_files, weight_files
 
 OUTPUT_LIMIT = 1 << 20
 TOOL_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -348,7 +348,7 @@ def _weights(path):
     """A model's directory: its config, the bytes that are there and the bytes that its index promises."""
     result = {
         "exists": os.path.isdir(path), "config": None, "size_bytes": None, "index_total_size": None, "missing_files": [], "small_files": [],
-        "quantization_description": False, "error": None,
+        "damaged_files": [], "quantization_description": False, "error": None,
     }
     if not result["exists"]:
         return result
@@ -363,6 +363,14 @@ def _weights(path):
     result["size_bytes"] = sum(weights.values())
     # A shard of some hundred bytes is a Git-LFS pointer or an error page.
     result["small_files"] = sorted(name for name, size in weights.items() if size < 1024)
+    # Headers only: two short reads a shard.
+    for name in sorted(name for name, size in weights.items() if name.endswith(".safetensors") and size >= 1024):
+        try:
+            wrong = weight_files.read_shard(os.path.join(path, name))[2]
+        except OSError as exc:
+            wrong = exc.strerror or str(exc)
+        if wrong:
+            result["damaged_files"].append("%s: %s" % (name, wrong))
     result["quantization_description"] = "quant_model_description.json" in sizes
     for name, key in (("config.json", "config"), ("model.safetensors.index.json", "index")):
         if name not in sizes:

@@ -200,6 +200,8 @@ BROKEN = {
                    "--local-dir /models/gemma-4-31B-it"),
     "short weights": (A2, [("survey.weights./models/gemma-4-31B-it.size_bytes", 31 * surveys.GB)], "instance.weights", "fail", DENSE,
                       "31.0 GB", "download"),
+    "cut shard": (A2, [("survey.weights./models/gemma-4-31B-it.damaged_files", ["model-00002-of-00002.safetensors: cut off: 7 of 9 bytes"])],
+                  "instance.weights", "fail", DENSE, "model-00002-of-00002.safetensors: cut off: 7 of 9 bytes", "download"),
     "no weight files": (A2, [("survey.weights./models/gemma-4-31B-it.size_bytes", 0)], "instance.weights", "fail", DENSE, "no weights",
                         "download"),
     "no config": (A2, [("survey.weights./models/gemma-4-31B-it.config", None)], "instance.weights", "fail", DENSE,

@@ -173,6 +173,7 @@ def test_paths_weights_and_instances(npu_smi, tmp_path):
     weights = result["weights"][str(model)]
     assert (weights["config"], weights["size_bytes"], weights["index_total_size"]) == ({"model_type": "gemma4"}, 5023, 9000)
     assert (weights["missing_files"], weights["small_files"], weights["error"]) == (["model-3.safetensors"], ["model-2.safetensors"], None)
+    assert weights["damaged_files"] == ["model-1.safetensors: no safetensors file: its first 8 bytes are not the length of a header"]
     assert "config.json: not JSON" in result["weights"][str(damaged)]["error"]
     assert result["weights"][str(tmp_path / "none")]["exists"] is False
     assert result["paths"][str(model)]["kind"] == "directory" and result["paths"][str(model)]["free_bytes"] > 0
