@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from fleet_operator import ROOT, module, on, play
+from fleet_operator import BIN, ROOT, module, on, play, run
 
 DEPLOY = "deploy_gemma4.yml"
 MODELS = {"gemma-4-E2B-it": 1, "gemma-4-E4B-it": 1, "gemma-4-26B-A4B-it": 2, "gemma-4-31B-it": 4}
@@ -76,6 +76,16 @@ def test_the_printed_curl_lines_work_when_pasted():
 def test_a_second_run_changes_nothing():
     play(DEPLOY).succeeded()
     done = play(DEPLOY).succeeded()
+    assert set(done.changed.values()) == {0}, done.output[-3000:]
+
+
+def test_the_installed_collection_does_the_same(tmp_path):
+    run([BIN / "ansible-galaxy", "collection", "build", "--output-path", tmp_path, ROOT]).succeeded()
+    # Outside the checkout, so that its links and its ansible.cfg do not help.
+    run([BIN / "ansible-galaxy", "collection", "install", "--no-deps", *tmp_path.glob("*.tar.gz"), "-p", tmp_path], cwd=tmp_path).succeeded()
+    (tmp_path / "empty.cfg").touch()
+    done = play("vllm_ascend.fleet.deploy_gemma4", cwd=tmp_path, ANSIBLE_CONFIG=str(tmp_path / "empty.cfg"),
+                ANSIBLE_COLLECTIONS_PATH=str(tmp_path)).succeeded()
     assert set(done.changed.values()) == {0}, done.output[-3000:]
 
 
