@@ -11,7 +11,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate_table, reachability
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, report, ssh_probe
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, report, ssh_target
 
 
 class ActionModule(ActionBase):
@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": "hosts: %s is not in the inventory" % ", ".join(unknown[:5])}
         try:
             judged = reaching.reach(hosts, task_vars["hostvars"], self._task, self._play_context, args["deadline_s"])
-        except (ssh_probe.ProbeError, AnsibleError) as error:
+        except (ssh_target.ProbeError, AnsibleError) as error:
             return {"failed": True, "msg": " ".join(str(error).split())}
         summary = reachability.summary(judged)
         if not args["quiet"]:

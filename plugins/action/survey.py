@@ -11,7 +11,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import reachability
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, ssh_probe
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, ssh_target
 
 REACH_DEADLINE_S = 10
 
@@ -52,6 +52,6 @@ class ActionModule(ActionBase):
         try:
             if reach is None and host in task_vars["hostvars"]:
                 reach = reaching.reach([host], task_vars["hostvars"], self._task, self._play_context, REACH_DEADLINE_S)[host]
-        except (ssh_probe.ProbeError, AnsibleError) as error:
+        except (ssh_target.ProbeError, AnsibleError) as error:
             self._display.vv(f"{host} was not asked step by step: {error}")
         return reachability.as_survey(reach) or said if reach else said

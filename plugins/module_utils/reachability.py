@@ -135,7 +135,7 @@ def judge(facts, minimum, core_version):
         _judge_network(report, facts) and _judge_host_key(report, facts) and _judge_login(report, facts) and _judge_shell(
             report, facts, minimum, core_version)
     if facts.get("late"):
-        step = facts["late"] if facts["late"] in STEPS else "login"
+        step = facts["late"] if facts["late"] in STEPS else "python"   # the first thing that the shell tells
         report.say(step, "fail", "no answer", "no answer to '%s' within %s s" % (facts["late"], facts["deadline_s"]), "an answer",
                    "check the network and the load of the host; or raise deadline_s", kind="network" if step in ("name", "port") else step)
     statuses = set(one["status"] for one in report.findings)
@@ -224,6 +224,8 @@ def _judge_login(report, facts):
     expected = "a login as %s" % login["user"]
     if login.get("by"):
         return report.say("login", "pass", login["user"], "%s by %s" % (login["user"], login["by"]), expected, "")
+    if facts.get("late"):
+        return False
     tried = "; ".join(login["tried"]) or "nothing to try: no key and no password"
     accepts = ", ".join(login["allowed"]) or "?"
     found = "%s: %s; the host accepts %s" % (login["user"], tried, accepts)

@@ -9,11 +9,14 @@ from ansible.module_utils import basic
 from ansible.release import __version__ as core_version
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import reachability
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import ssh_probe, ssh_target
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import ssh_target
 
 
 def reach(hosts, hostvars, task, play_context, deadline_s):
     """:returns: {host: verdict as of reachability.judge}. :raises ProbeError, AnsibleError: when nothing can be asked."""
+    # paramiko takes a fifth of a second to load, and most runs never ask.
+    from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import ssh_probe
+
     keys = task.dump_attrs()
     keys.pop("timeout", None)   # of the task, not of the connection
     targets = [ssh_target.resolve(host, ssh_target.variables(hostvars, host), keys, play_context.password, play_context.become_pass)

@@ -21,6 +21,7 @@ import threading
 import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import known_hosts, reachability
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.ssh_target import ProbeError
 
 PARAMIKO_ERROR = None
 try:
@@ -32,10 +33,6 @@ except ImportError as error:
 WIDTH = 64
 LOG = "vllm_ascend.fleet.reach"
 PARAMIKO_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256")
-
-
-class ProbeError(Exception):
-    """The controller lacks something; one line with the remedy."""
 
 
 def require_paramiko():
@@ -310,8 +307,10 @@ class _Walk:
                 self.transport.auth_timeout = self.left()
                 further = attempt()
             except paramiko.AuthenticationException:
+                self.left()   # one that came too late is no refusal
                 further = None
             except (paramiko.SSHException, EOFError):
+                self.left()
                 if not self.transport.is_active():
                     login["tried"].append("%s: the host broke off" % label)
                     login["too_many"] = len(login["tried"]) > 2

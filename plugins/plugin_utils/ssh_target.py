@@ -12,8 +12,13 @@ from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import become_loader, connection_loader
 
+
 # Their options, environment, ini entries and command line options are resolved by Ansible, not by us.
 SSH_CONNECTIONS = ("ssh", "smart", "paramiko", "paramiko_ssh")
+
+
+class ProbeError(Exception):
+    """The controller lacks something; one line with the remedy."""
 
 
 def variables(hostvars, host):

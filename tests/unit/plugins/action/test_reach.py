@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -14,7 +17,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action import reach, survey
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import reachability
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, ssh_probe
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, ssh_target
 
 GOOD = {"status": "pass", "cells": ["ok"] * 7, "findings": [], "kind": None, "sure": False}
 FACTS = {"host": "a2-2", "hostname": "192.0.2.2", "port": 22, "addresses": ["192.0.2.2"], "error": "Connection refused"}
@@ -62,7 +65,7 @@ def test_a_host_that_is_not_in_the_inventory_is_named():
 
 def test_a_missing_library_is_one_line(monkeypatch):
     def missing(*arguments):
-        raise ssh_probe.ProbeError("paramiko is not installed")
+        raise ssh_target.ProbeError("paramiko is not installed")
     monkeypatch.setattr(reaching, "reach", missing)
     assert act(reach, {})[0] == {"failed": True, "msg": "paramiko is not installed"}
 
@@ -94,7 +97,7 @@ def test_only_a_host_without_survey_is_asked_why(probing):
     assert "systemctl enable --now sshd" in found["remedy"]
 
 
-@pytest.mark.parametrize("error", [ssh_probe.ProbeError("no paramiko"), AnsibleError("no such option")])
+@pytest.mark.parametrize("error", [ssh_target.ProbeError("no paramiko"), AnsibleError("no such option")])
 def test_without_a_probe_ansibles_own_words_count(error, monkeypatch):
     def missing(*arguments):
         raise error
@@ -111,3 +114,9 @@ def test_a_probe_that_finds_nothing_leaves_ansibles_words(monkeypatch):
     monkeypatch.setattr(reaching, "reach", lambda *arguments: {"a2-2": GOOD})
     found = act(survey, {"request": {}}, execute=lambda **arguments: {"failed": True, "msg": "No space left on device"})[0]["survey"]
     assert found["kind"] == "disk"
+
+
+def test_a_run_that_asks_nobody_does_not_load_paramiko():
+    code = "import sys; from ansible_collections.vllm_ascend.fleet.plugins.action import reach, survey; print('paramiko' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+    assert run.stdout.strip() == "False"

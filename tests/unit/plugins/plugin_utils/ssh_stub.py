@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import threading
+import time
 
 import paramiko
 
@@ -21,7 +22,7 @@ logging.getLogger(LOG).propagate = False
 
 class Fleet:
     """behaviour: {address: {"users": {name: [key]}, "password", "shell": callable(command, given) -> bytes, "mute", "greeting", "close",
-    "host_key", "also": [method still wanted after a key]}}; addresses that are not named get default."""
+    "host_key", "also": whether a key is not enough, "thinks": seconds before a login is answered}}; addresses that are not named get default."""
 
     def __init__(self, default):
         self.default, self.behaviour, self.logins, self.commands = dict(default), {}, [], []
@@ -75,6 +76,7 @@ class _Host(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username, key):
         self.fleet.logins.append((self.address, username, "key"))
+        time.sleep(self.how.get("thinks", 0))
         if key.asbytes() in [known.asbytes() for known in self.how.get("users", {}).get(username, ())]:
             return paramiko.AUTH_PARTIALLY_SUCCESSFUL if self.how.get("also") else paramiko.AUTH_SUCCESSFUL
         return paramiko.AUTH_FAILED

@@ -229,6 +229,17 @@ def test_a_mute_host_costs_its_deadline_and_no_more(fleet, keys, record):
     assert judged["sure"] is True
 
 
+@pytest.mark.parametrize("behaviour, rule, step", [
+    ({"thinks": 5}, "reach.login", "login"), ({"shell": lambda command, given: time.sleep(5) or b""}, "reach.python", "shell"),
+])
+def test_a_slow_step_is_no_refusal(behaviour, rule, step, fleet, keys, record):
+    fleet.behaviour["127.0.0.2"] = behaviour
+    judged = verdict(target(fleet, keys, record), deadline_s=1.5)
+    assert [(one["rule"], one["status"]) for one in blocking(judged)] == [(rule, "fail")]
+    assert "no answer to '%s'" % step in blocking(judged)[0]["found"]
+    assert judged["sure"] is False
+
+
 def test_what_has_no_deadline_of_its_own_is_left_behind(fleet, keys, record, monkeypatch):
     free = threading.Event()
     monkeypatch.setattr(ssh_probe.socket, "getaddrinfo", lambda *arguments: free.wait(30) and [])
