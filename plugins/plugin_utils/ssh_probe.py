@@ -31,6 +31,8 @@ except ImportError as error:
 
 # So many hosts are asked at a time; most of the time is spent waiting.
 WIDTH = 64
+# And so many through proxies, which may all lead over one jump host: sshd's MaxStartups drops some beyond ten.
+PROXIES = threading.BoundedSemaphore(8)
 LOG = "vllm_ascend.fleet.reach"
 PARAMIKO_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256")
 
@@ -61,11 +63,11 @@ def probe_all(targets, deadline_s):
             facts = {"host": target["host"]}
             running[target["host"]] = (time.monotonic() + deadline_s + 1, facts)
             threading.Thread(target=work, args=(target, facts), daemon=True).start()
-        first = min(end for end, _facts in running.values())
+        first = min(end + facts.get("queued", 0) for end, facts in running.values())
         try:
-            done = [ended.get(timeout=max(0.01, first - time.monotonic()))]
+            done = [ended.get(timeout=min(1.0, max(0.01, first - time.monotonic())))]
         except queue.Empty:
-            done = [host for host, (end, _facts) in running.items() if end <= time.monotonic()]
+            done = [host for host, (end, facts) in running.items() if end + facts.get("queued", 0) <= time.monotonic()]
             for host in done:
                 running[host][1].update(late=running[host][1].get("step", "name"), deadline_s=deadline_s)
         for host in done:
@@ -164,6 +166,7 @@ class _Walk:
                 thing.close()
         if self.proxy:
             self.proxy.stop()
+            PROXIES.release()
 
     def option(self, name, default=""):
         return (self.config.get(name) or [default])[0]
@@ -190,7 +193,16 @@ class _Walk:
         proxy = self._proxy()
         if proxy:
             self.facts.update(proxy=proxy, step="port", connected=True)
-            self.proxy = _Proxy(proxy)
+            # Its turn does not count; until it comes nobody waits for this host.
+            began, self.facts["queued"] = time.monotonic(), float("inf")
+            PROXIES.acquire()
+            self.facts["queued"] = time.monotonic() - began
+            self.end += self.facts["queued"]
+            try:
+                self.proxy = _Proxy(proxy)
+            finally:
+                if self.proxy is None:
+                    PROXIES.release()
             self.socket = self.proxy.socket
         else:
             self.facts["step"] = "name"

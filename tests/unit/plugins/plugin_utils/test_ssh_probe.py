@@ -197,6 +197,14 @@ def test_a_proxy_command_that_fails_is_quoted(fleet, keys, record):
     assert judged["sure"] is False
 
 
+def test_hosts_behind_one_proxy_wait_for_their_turn_without_losing_time(fleet, keys, record, monkeypatch):
+    monkeypatch.setattr(ssh_probe, "PROXIES", threading.BoundedSemaphore(1))
+    made = [target(fleet, keys, record, host=host, extra=["-o", "ProxyCommand=sh -c 'sleep 1; echo %s is closed >&2; exit 1'" % host])
+            for host in ("a", "b", "c", "d")]
+    for host, facts in ssh_probe.probe_all(made, 1.9).items():
+        assert facts["error"] == "%s is closed" % host and "late" not in facts
+
+
 def test_a_jump_host_becomes_openssh_with_nothing_accepted(fleet, keys, record, tmp_path):
     seen, tool = tmp_path / "seen", tmp_path / "ssh"
     tool.write_text('#!/bin/sh\nif [ "$1" = -G ]; then exec ssh "$@"; fi\necho "$@" > %s\necho jump host is down >&2\nexit 255\n' % seen)
