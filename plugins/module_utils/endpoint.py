@@ -43,9 +43,25 @@ RULES = {
     "endpoint.sane": (
         "readable text, the same in {rounds} rounds at temperature 0{answer}", "an unpatched Gemma 4 is healthy and talks nonsense",
         "check that the image carries the patch set and that the weights are complete"),
+    "endpoint.reasoning": (
+        "no marks of reasoning within the answer itself", "the instance declares a reasoning parser",
+        "check that the argument reasoning-parser fits the model"),
+    "endpoint.tool_call": (
+        "a call of the function get_weather that is parsed as such", "the instance declares a tool call parser",
+        "check that the argument tool-call-parser fits the model and its chat template; journalctl -u {unit}"),
+    "endpoint.chips": ("health OK of each of its NPUs after all that", "npu-smi info", "npu-smi info; take the NPU out of use"),
     "endpoint.stable": ("everything holds for {stability_window_s} s in one piece", "the plan", "journalctl -u {unit}"),
 }
 ORDER = tuple(RULES)
+# Asked once, not with every look, and not of what shall only answer: an instance without a window.
+ONCE = ("endpoint.tool_call", "endpoint.chips")
+TOOL_QUESTION = {
+    "messages": [{"role": "user", "content": "What is the weather in Paris? Call the function get_weather to find out."}],
+    "tools": [{"type": "function", "function": {
+        "name": "get_weather", "description": "Tells the weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}],
+    # Models that think first would need many tokens before the call; templates that know no such switch ignore it.
+    "tool_choice": "auto", "max_tokens": 256, "temperature": 0, "seed": 0, "chat_template_kwargs": {"enable_thinking": False}}
 
 # The last mark seen tells the phase. Source: log lines of vLLM 0.18.0; the first one also appears when systemd starts over.
 PHASES = (
@@ -59,6 +75,9 @@ PHASES = (
 _SECRETS = re.compile(
     r"((?:api[_-]?key|token|passw(?:or)?d|secret|authorization)['\"]?\s*[:=]\s*(?:bearer\s+)?)"
     r"(\[[^\]]*\]|'[^']*'|\"[^\"]*\"|[^\s,;)}]+)", re.I)
+
+
+_REASONING_MARKS = re.compile(r"</?think>|<\|?channel\|?>|\[/?THINK\]", re.I)
 
 
 def redact(text, secrets=()):
@@ -118,7 +137,7 @@ class Stream:
     """Reads a streamed completion as its bytes arrive."""
 
     def __init__(self):
-        self.text, self.model, self.finish_reason, self.error = "", None, None, None
+        self.text, self.content, self.model, self.finish_reason, self.error = "", "", None, None, None
         self.done, self.size = False, 0
         self._rest = b""
 
@@ -162,6 +181,7 @@ class Stream:
         for choice in choices:
             delta = choice.get("delta") or choice
             self.text += "".join(delta.get(key) or "" for key in ("reasoning", "reasoning_content", "content", "text"))
+            self.content += "".join(delta.get(key) or "" for key in ("content", "text"))
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
 
 
@@ -245,6 +265,45 @@ def judge_text(texts, sanity="full", answer=None):
     return "pass", "'%s'" % shorten(text, 60)
 
 
+def judge_reasoning(contents):
+    """(status, found) of the answers' content proper: what the model thought belongs into a field of its own."""
+    for text in contents:
+        mark = _REASONING_MARKS.search(text)
+        if mark:
+            return "fail", "'%s' in the answer '%s'" % (mark.group(0), shorten(text, 60))
+    return "pass", "none"
+
+
+def judge_tool_call(status, body):
+    """(status, found) of the answer to TOOL_QUESTION."""
+    if status != 200:
+        return "fail", "HTTP %s: %s" % (status, error_of(body) or shorten(body)) if status else body
+    try:
+        message = json.loads(body)["choices"][0]["message"]
+        calls = [call["function"] for call in message.get("tool_calls") or ()]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return "fail", error_of(body) or "not a completion: %s" % shorten(body)
+    if not calls:
+        return "fail", "no call but the text '%s'" % shorten(message.get("content") or "", 80)
+    words = "%s %s" % (calls[0].get("name"), shorten(calls[0].get("arguments"), 60))
+    try:
+        city = json.loads(calls[0]["arguments"])["city"]
+    except (ValueError, KeyError, TypeError):
+        return "fail", "a call without proper arguments: %s" % words
+    return "pass" if calls[0].get("name") == "get_weather" and isinstance(city, str) and city else "fail", "a call: %s" % words
+
+
+def judge_chips(seen, devices):
+    """(status, found) of the health of an instance's devices; seen: {"health": {device: word}, "error": None or a sentence}."""
+    sick = ["%s health %s" % (device, seen["health"][device]) for device in devices if seen["health"].get(device) not in (None, "OK")]
+    if sick:
+        return "fail", ", ".join(sick)
+    missing = [device for device in devices if seen["health"].get(device) is None]
+    if missing:
+        return "unknown", seen["error"] or "npu-smi does not tell the health of %s" % ", ".join(missing)
+    return "pass", ", ".join("%s OK" % device for device in devices)
+
+
 def repeats(text):
     """Whether a text falls into a loop: one to four words, or one to eight characters, over and over to its end."""
     words = text.split()
@@ -264,7 +323,8 @@ class Prover:
     :param dict instance: name, unit, container, port, served_model_name, max_model_len, ready_timeout_s, stability_window_s; and
         first_token_s, gap_s, rounds, sanity, expected_answer as :func:`complete_instance` fills them in.
     :param probes: unit() -> properties, refresh() asks systemd at once, connect() -> bool, owners() -> {"ours", "foreign": [description],
-        "error"}, health() -> (HTTP status or None, text), models() -> the same, complete() -> see judge_completion, journal() -> [line].
+        "error"}, health() -> (HTTP status or None, text), models() -> the same, complete() -> see judge_completion, tool_call() -> (HTTP status or None, text), chips() -> see judge_chips,
+        journal() -> [line].
     """
 
     def __init__(self, instance, probes, clock, sleep):
@@ -293,7 +353,8 @@ class Prover:
         """Ask every rule once, in order, until one does not pass: (passed, whether waiting cannot help)."""
         self.open = False
         for rule in ORDER[2:]:
-            self.findings.pop(rule, None)
+            if rule not in ONCE:
+                self.findings.pop(rule, None)
         passed, final = self.look_unit()
         if not passed:
             return False, final
@@ -345,14 +406,32 @@ class Prover:
 
     def look_answers(self, rounds):
         """Completions and what they say; returns whether both pass."""
-        texts = []
+        streams = []
         for dummy in range(rounds):
             outcome = self.probes.complete()
             verdict, found = judge_completion(outcome, self.instance["served_model_name"])
             if not self.say("endpoint.completion", verdict, found):
                 return False
-            texts.append(outcome["stream"].text)
-        return self.say("endpoint.sane", *judge_text(texts, self.instance["sanity"], self.instance["expected_answer"]))
+            streams.append(outcome["stream"])
+        texts = [stream.text for stream in streams]
+        if not self.say("endpoint.sane", *judge_text(texts, self.instance["sanity"], self.instance["expected_answer"])):
+            return False
+        if not declares(self.instance, "--reasoning-parser"):
+            return True
+        return self.say("endpoint.reasoning", *judge_reasoning([stream.content for stream in streams]))
+
+    def look_tools(self):
+        """Whether a tool call is parsed, for an instance that declares to; a model that babbles by nature is not asked."""
+        if self.instance["stability_window_s"] <= 0 or self.instance["sanity"] != "full" or not declares(self.instance, "--enable-auto-tool-choice"):
+            return True
+        return self.say("endpoint.tool_call", *judge_tool_call(*self.probes.tool_call()))
+
+    def look_chips(self):
+        """Whether the NPUs of the instance are healthy still: (passed, final)."""
+        if not self.instance["devices"]:
+            return True, False
+        status, found = judge_chips(self.probes.chips(), self.instance["devices"])
+        return self.say("endpoint.chips", status, found), status == "fail"
 
     def once(self):
         """Judge what runs at this moment."""
@@ -366,7 +445,7 @@ class Prover:
         while True:
             passed, final = self.look(self.instance["rounds"])
             answers = self.open
-            if passed:
+            if passed and self.look_tools():
                 ready = self.clock() - self.started
                 held, final, seen = self.hold()
                 if held:
@@ -402,6 +481,8 @@ class Prover:
         passed, final = self.look_unit()
         if passed and self.probes.unit().get("InvocationID") != before:
             return False, False, "the unit was started anew"
+        if passed:
+            passed, final = self.look_chips()
         return passed, final, None if passed else self.first_failure()
 
     def first_failure(self):
@@ -441,9 +522,14 @@ class Prover:
                 "phase": "ready" if ready else self.phase, "findings": [self.findings[rule] for rule in ORDER if rule in self.findings]}
 
 
+def declares(instance, flag):
+    """Whether an instance is started with a flag."""
+    return flag in instance["arguments"]
+
+
 def complete_instance(instance, defaults):
     """An instance with every key that the prover reads; raises ValueError naming the one that is missing."""
-    filled = dict(defaults, max_model_len=None, sanity="full", expected_answer=None)
+    filled = dict(defaults, max_model_len=None, sanity="full", expected_answer=None, arguments=[], devices=[])
     filled.update((key, value) for key, value in instance.items() if value is not None)
     for key in ("name", "port", "served_model_name"):
         if key not in filled:

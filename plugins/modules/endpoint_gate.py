@@ -16,6 +16,7 @@ description:
   - An instance is proven when its unit is active and does not restart, the listener on its port belongs to its container and to
     nobody else, C(/health) is 200, C(/v1/models) names the right model and context length, a streamed completion keeps its
     deadlines, the answer is readable text and the same over several rounds at temperature 0, and all of it holds for a window.
+  - An instance that declares parsers for reasoning or tool calls must show that they work, and its NPUs must be healthy in the end.
   - A unit that failed, a crash loop, a foreign process on the port and a wrong model end the wait at once.
   - A deadline is extended while the engine's log shows progress, at most to twice its length.
 attributes:
@@ -34,7 +35,7 @@ options:
   instances:
     description:
       - The instances, as the plan gives them. Read are C(name), C(unit), C(container), C(port), C(served_model_name), C(max_model_len),
-        C(ready_timeout_s) and C(stability_window_s).
+        C(ready_timeout_s), C(stability_window_s), C(arguments) and C(devices).
       - C(expected_answer) is a regular expression that the answer to the fixed question must contain; by default any readable text will do.
       - C(sanity=text) switches the judgement of repetition off, for models that babble by nature.
     type: list
@@ -79,6 +80,9 @@ options:
     description: The C(journalctl) to use.
     type: str
     default: journalctl
+  npu_smi_path:
+    description: Path of C(npu-smi), which tells the health of C(devices) in the end; found out when not given.
+    type: path
 seealso:
   - module: vllm_ascend.fleet.release
 """
@@ -139,6 +143,7 @@ elapsed_s:
   sample: 52.4
 """
 
+import glob
 import http.client
 import json
 import os
@@ -152,20 +157,24 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import causes
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint as domain
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey_sources
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
 
 TOOL_S = 30.0
 HTTP_S = 10.0
+CHIPS_S = 5.0
 TAIL = 20
 
 
 class Watcher:
-    """Asks systemd about all units at once, and keeps the answer for a second."""
+    """Asks systemd about all units at once, and npu-smi about all chips, and keeps the answers for a while."""
 
-    def __init__(self, systemctl, units):
+    def __init__(self, systemctl, units, npu_smi=None):
         self.command = [systemctl, "show", "--no-pager", "--property=" + ",".join(release.SHOW)] + units
         self.lock = threading.Lock()
         self.asked, self.shown, self.error = None, {}, None
+        self.npu_smi, self.looked, self.seen = npu_smi, None, None
 
     def unit(self, name, fresh=False):
         """Properties of a unit; {"error": ...} when systemd does not answer."""
@@ -176,6 +185,21 @@ class Watcher:
                 self.error = None if result["rc"] == 0 else "systemctl show: " + (container_cli.last_line(result["stderr"]) or "no answer")
                 self.asked = time.monotonic()
             return self.shown.get(name) or {"error": self.error or "systemd does not know %s" % name}
+
+
+    def chips(self):
+        """What npu-smi says of all chips, see endpoint.judge_chips; one call serves the instances that ask at about the same time."""
+        with self.lock:
+            if self.looked is None or time.monotonic() - self.looked >= CHIPS_S:
+                started = time.monotonic()
+                path = survey_sources.find_tool("npu-smi", self.npu_smi) or "npu-smi"
+                done = container_cli.run([path, "info"], TOOL_S)
+                info = survey.npu_smi_result(
+                    path, done["rc"], done["timed_out"], time.monotonic() - started, done["stdout"], done["stderr"], None)["info"]
+                chips = survey.join_chips(info, glob.glob("/dev/davinci*"))[1]
+                self.seen = {"health": dict((chip["device"], chip["health"]) for chip in chips if chip["device"]), "error": "npu-smi: %s" % info.get("reason", info["kind"]) if info.get("error") else None}
+                self.looked = time.monotonic()
+            return self.seen
 
 
 class Deadline:
@@ -272,14 +296,17 @@ class Probes:
             return None, "container %s is not ours" % self.instance["container"]
         return (data.get("State") or {}).get("Pid") or None, None
 
-    def ask(self, path):
-        """GET: (HTTP status or None, text or what went wrong)."""
-        connection = http.client.HTTPConnection(self.params["address"], self.instance["port"], timeout=HTTP_S)
-        late = "no answer within %.0f s" % HTTP_S
+    def ask(self, path, body=None, seconds=HTTP_S):
+        """GET, or POST of a JSON body: (HTTP status or None, text or what went wrong)."""
+        connection = http.client.HTTPConnection(self.params["address"], self.instance["port"], timeout=seconds)
+        late = "no answer within %.0f s" % seconds
         try:
             connection.connect()
-            with Deadline(connection, HTTP_S) as deadline:
-                connection.request("GET", path, headers=self.headers())
+            with Deadline(connection, seconds) as deadline:
+                if body is None:
+                    connection.request("GET", path, headers=self.headers())
+                else:
+                    connection.request("POST", path, json.dumps(body), dict(self.headers(), **{"Content-Type": "application/json"}))
                 answer = connection.getresponse()
                 text = answer.read(domain.ANSWER_LIMIT).decode("utf-8", "replace")
             return (None, late) if deadline.hit else (answer.status, text)
@@ -298,6 +325,14 @@ class Probes:
 
     def models(self):
         return self.ask("/v1/models")
+
+    def tool_call(self):
+        """One chat completion that should end in a call."""
+        body = dict(domain.TOOL_QUESTION, model=self.instance["served_model_name"])
+        return self.ask("/v1/chat/completions", body, self.params["first_token_s"] + 2 * self.params["gap_s"])
+
+    def chips(self):
+        return self.watcher.chips()
 
     def complete(self):
         """One streamed chat completion; see endpoint.judge_completion."""
@@ -422,7 +457,7 @@ def run(params, check_mode):
     results = {}
     if instances:
         engine = container_cli.Engine(*container_cli.find_engine(params["engine"], params["engine_path"]))
-        watcher = Watcher(params["systemctl"], [instance["unit"] for instance in instances])
+        watcher = Watcher(params["systemctl"], [instance["unit"] for instance in instances], params["npu_smi_path"])
         threads = [threading.Thread(target=prove, daemon=True, args=(
             instance, params, watcher, engine, params["quick"] or check_mode, results)) for instance in instances]
         for thread in threads:
@@ -448,6 +483,7 @@ def main():
             engine_path=dict(type="path"),
             systemctl=dict(type="str", default="systemctl"),
             journalctl=dict(type="str", default="journalctl"),
+            npu_smi_path=dict(type="path"),
         ),
         supports_check_mode=True,
     )

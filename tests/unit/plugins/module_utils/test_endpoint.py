@@ -14,6 +14,10 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint
 UP = {"ActiveState": "active", "SubState": "running", "NRestarts": "0", "Result": "success", "LoadState": "loaded", "InvocationID": "1"}
 MODELS = json.dumps({"data": [{"id": "gemma", "max_model_len": 4096}]})
 
+CALL = json.dumps({"choices": [{"message": {"content": None, "tool_calls": [
+    {"function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}]}}]})
+DECLARED = {"arguments": ["/m", "--enable-auto-tool-choice", "--tool-call-parser", "x", "--reasoning-parser", "x"], "devices": ["/dev/davinci3"]}
+
 
 def stream_of(text, model="gemma", done=True, finish="stop"):
     stream = endpoint.Stream()
@@ -30,7 +34,8 @@ class World:
     def __init__(self, *events):
         self.now, self.asked = 0.0, []
         self.events = [(0, {"unit": UP, "port": True, "owners": {"ours": ["pid 7"], "foreign": [], "error": None}, "health": (200, ""),
-                            "models": (200, MODELS), "text": "Paris", "status": 200, "error": None, "model": "gemma", "journal": []})] + list(events)
+                            "models": (200, MODELS), "text": "Paris", "status": 200, "error": None, "model": "gemma", "journal": [],
+                            "tool": (200, CALL), "chips": {"health": {"/dev/davinci3": "OK"}, "error": None}})] + list(events)
 
     def value(self, name):
         self.asked.append((self.now, name))
@@ -64,6 +69,12 @@ class World:
     def journal(self):
         return self.value("journal")
 
+    def tool_call(self):
+        return self.value("tool")
+
+    def chips(self):
+        return self.value("chips")
+
     def complete(self):
         text = self.value("text")
         if isinstance(text, list):
@@ -88,8 +99,9 @@ def bad(result):
 
 def test_a_good_server_is_proven_after_its_window():
     world = World((0, {"port": False}), (30, {"port": True}))
-    result = prover(world).run()
+    result = prover(world, **DECLARED).run()
     assert result["ready"] and result["phase"] == "ready" and bad(result) == []
+    assert [name for _second, name in world.asked].count("tool") == [name for _second, name in world.asked].count("chips") == 1
     assert [item["rule"] for item in result["findings"]] == list(endpoint.RULES)
     assert 30 <= result["elapsed_s"] <= 30.2 and 40 <= world.now <= 40.3
     assert [name for second, name in world.asked if second > 30].count("text") >= 12
@@ -286,3 +298,56 @@ def test_the_programs_own_last_words_are_found_among_systemds():
             "Stopped vllm-ascend-m.service - vLLM-Ascend m."]
     assert endpoint.last_words(tail) == "RuntimeError: NPU out of memory."
     assert endpoint.last_words(tail[2:]) is None
+
+
+def test_what_is_not_declared_is_not_asked():
+    world = World()
+    result = prover(world).run()
+    assert result["ready"] and not {"tool", "chips"} & set(name for _second, name in world.asked)
+    assert not {"endpoint.tool_call", "endpoint.reasoning", "endpoint.chips"} & set(item["rule"] for item in result["findings"])
+    assert prover(World((0, {"tool": (500, "")})), sanity="text", **DECLARED).run()["ready"]
+    assert prover(World((0, {"tool": (500, "")})), stability_window_s=0, **DECLARED).run()["ready"], "what was not touched must only answer"
+
+
+@pytest.mark.parametrize("body, words", [
+    (json.dumps({"choices": [{"message": {"content": "<tool_call>get_weather</tool_call>", "tool_calls": []}}]}), "no call but the text"),
+    (json.dumps({"choices": [{"message": {"tool_calls": [{"function": {"name": "get_weather", "arguments": "{"}}]}}]}), "without proper arguments"),
+    (json.dumps({"choices": [{"message": {"tool_calls": [{"function": {"name": "other", "arguments": '{"city": "P"}'}}]}}]}), "a call: other"),
+    (json.dumps({"choices": []}), "not a completion"),
+    ("[]", "not a completion"),
+    (json.dumps({"error": {"message": "parser broke"}}), "error: parser broke"),
+])
+def test_a_tool_call_that_is_not_parsed_is_no_proof(body, words):
+    result = prover(World((0, {"tool": (200, body)})), **DECLARED).run()
+    assert not result["ready"]
+    ((rule, status, found),) = bad(result)
+    assert (rule, status) == ("endpoint.tool_call", "fail") and words in found
+
+
+@pytest.mark.parametrize("status, body, words", [(500, '{"error": {"message": "x"}}', "HTTP 500: error: x"), (None, "no answer within 9 s", "no answer")])
+def test_a_tool_call_without_an_answer(status, body, words):
+    assert endpoint.judge_tool_call(status, body)[0] == "fail" and words in endpoint.judge_tool_call(status, body)[1]
+
+
+@pytest.mark.parametrize("mark", ["<think>", "</think>", "<|channel>thought"])
+def test_reasoning_within_the_answer_is_no_proof(mark):
+    result = prover(World((0, {"text": mark + " Paris"})), **DECLARED).run()
+    assert not result["ready"] and [item[0] for item in bad(result)] == ["endpoint.reasoning"]
+    assert prover(World((0, {"text": mark + " Paris"}))).run()["ready"]
+
+
+def test_reasoning_in_its_own_field_is_well():
+    stream = endpoint.Stream()
+    stream.feed(b'data: {"model": "m", "choices": [{"delta": {"reasoning": "<think>", "content": "Paris"}}]}\n\n')
+    assert stream.text == "<think>Paris" and stream.content == "Paris"
+
+
+def test_a_sick_chip_ends_it_at_once_and_names_the_device():
+    world = World((5, {"chips": {"health": {"/dev/davinci3": "Alarm"}, "error": None}}))
+    result = prover(world, **DECLARED).run()
+    assert not result["ready"] and ("endpoint.chips", "fail", "/dev/davinci3 health Alarm") in bad(result) and world.now < 12
+
+
+def test_chips_that_nobody_tells_of_block():
+    result = prover(World((0, {"chips": {"health": {}, "error": "npu-smi: no answer"}})), **DECLARED).run()
+    assert not result["ready"] and ("endpoint.chips", "unknown", "npu-smi: no answer") in bad(result)

@@ -53,9 +53,15 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = int(self.headers["Content-Length"])
-        asked = json.loads(self.rfile.read(length))
-        assert asked["stream"] and asked["temperature"] == 0
+        asked = dict({"stream": False}, **json.loads(self.rfile.read(length)))
+        assert asked["temperature"] == 0 and asked["stream"] is not ("tools" in asked)
+        if "tools" in asked:
+            return self.call(asked["tools"][0]["function"]["name"])
         self.complete()
+
+    def call(self, name):
+        message = {"content": None, "tool_calls": [{"type": "function", "function": {"name": name, "arguments": '{"city": "Paris"}'}}]}
+        self.reply(200, json.dumps({"model": "gemma", "choices": [{"message": message}]}))
 
     def complete(self):
         self.start_stream()
@@ -113,6 +119,7 @@ class World:
         self.tool("systemctl", "cat %s\n" % self.path("show"))
         self.tool("journalctl", "cat %s\n" % self.path("log"))
         self.tool("docker", "cat %s\n" % self.path("inspect"))
+        self.chips("01-910B2-8chip-healthy.txt")
         self.write("log", "Starting to load model\n")
         self.unit()
         self.container(os.getpid())
@@ -133,13 +140,18 @@ class World:
                        "LoadState": "loaded"}, **values)
         self.write("show", "".join("%s=%s\n" % pair for pair in values.items()))
 
+    def chips(self, fixture):
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "fixtures", "npu-smi", fixture)
+        self.tool("npu-smi", "echo call >> %s\ncat %s\n" % (self.path("npu-smi-calls"), os.path.abspath(path)))
+
     def container(self, pid, name="one"):
         self.write("inspect", json.dumps([{"Config": {"Labels": {"vllm-ascend-fleet.instance": name}}, "State": {"Pid": pid}}]))
 
     def run(self, port, check_mode=False, instance=None, **params):
         params = dict({
             "api_keys": {}, "quick": False, "rounds": 3, "first_token_s": 0.5, "gap_s": 0.3, "address": "127.0.0.1", "engine": "docker",
-            "engine_path": self.path("docker"), "systemctl": self.path("systemctl"), "journalctl": self.path("journalctl")}, **params)
+            "engine_path": self.path("docker"), "systemctl": self.path("systemctl"), "journalctl": self.path("journalctl"),
+            "npu_smi_path": self.path("npu-smi")}, **params)
         one = dict({"name": "one", "port": port, "served_model_name": "gemma", "max_model_len": 4096, "ready_timeout_s": 30,
                     "stability_window_s": 0}, **(instance or {}))
         result, sentences = module.run(dict(params, instances=[one]), check_mode)
@@ -161,6 +173,41 @@ def test_good_server(world, serve):
     assert result["ready"] and sentences == [] and set(statuses(result)) == {"pass"}
     assert len(result["findings"]) == 8 and result["journal_tail"] == []
     assert "pid %d" % os.getpid() in result["findings"][2]["found"]
+
+
+DECLARED = {"arguments": ["/m", "--enable-auto-tool-choice", "--reasoning-parser", "x"], "devices": ["/dev/davinci0", "/dev/davinci7"],
+            "stability_window_s": 0.1}
+
+
+def test_what_an_instance_declares_must_show(world, serve):
+    result, sentences = world.run(serve(), instance=DECLARED)
+    assert result["ready"] and sentences == [] and len(result["findings"]) == 11
+    assert "/dev/davinci0 OK, /dev/davinci7 OK" in json.dumps(result)
+    with open(world.path("npu-smi-calls")) as stream:
+        assert stream.read().count("call") == 1
+
+
+class ForgetsTheCall(Server):
+    def call(self, name):
+        self.reply(200, json.dumps({"choices": [{"message": {"content": "call:%s{city:Paris}" % name}}]}))
+
+
+class ThinksAloud(Server):
+    words = ["<think>", "France? ", "Paris."]
+
+
+@pytest.mark.parametrize("server, rule", [(ForgetsTheCall, "endpoint.tool_call"), (ThinksAloud, "endpoint.reasoning")])
+def test_a_parser_that_does_not_fit_is_no_proof(world, serve, server, rule):
+    result, sentences = world.run(serve(server), instance=DECLARED)
+    assert not result["ready"] and rule in sentences[0]
+
+
+@pytest.mark.parametrize("fixture, words", [
+    ("04-310B4-1chip-unhealthy-alarm.txt", "/dev/davinci0"), ("07-error-8020-device-used.txt", "endpoint.chips")])
+def test_chips_that_are_not_well_in_the_end_are_no_proof(world, serve, fixture, words):
+    world.chips(fixture)
+    result, sentences = world.run(serve(), instance=dict(DECLARED, devices=["/dev/davinci0"]))
+    assert not result["ready"] and "endpoint.chips" in sentences[0] and words in sentences[0]
 
 
 def test_quick_look(world, serve):
@@ -371,7 +418,7 @@ def test_silent_systemd_is_unknown_not_good(world, serve):
 
 def test_all_instances_are_judged_at_the_same_time(world, serve):
     params = {"api_keys": {}, "quick": True, "rounds": 1, "first_token_s": 5, "gap_s": 5, "address": "127.0.0.1", "engine": "docker",
-              "engine_path": world.path("docker"), "systemctl": world.path("systemctl"), "journalctl": world.path("journalctl")}
+              "engine_path": world.path("docker"), "systemctl": world.path("systemctl"), "journalctl": world.path("journalctl"), "npu_smi_path": None}
     here = threading.Barrier(2, timeout=10)
 
     class Together(Server):
