@@ -49,6 +49,9 @@ class ActionModule(ActionBase):
                 return self._intent(planning, args["texts"])
             surveys = {host: registered(task_vars["hostvars"], host, "__preflight_survey").get("survey") for host in hosts}
             if args["stage"] == "complete":
+                for host in hosts:
+                    # Each builder keeps what it made in a result of its own.
+                    args["built"] = args["built"] + (registered(task_vars["hostvars"], host, "__acquire_built").get("results") or [])
                 return self._complete(planning, surveys, args)
             if args["stage"] == "show":
                 return self._show(planning, surveys, args)
@@ -70,15 +73,16 @@ class ActionModule(ActionBase):
         """{host: [(level, {variable: value})]} of the variables that hold at every level, templated for their host."""
         levels, result = Levels(hostvars), {}
         for host in hosts:
-            result[host] = found = []
+            result[host], templar = [], None
             for level, values in levels.of(host):
                 layered = {name: values[name] for name in intent.LAYERED if name in values}
                 if layered:
                     try:
-                        layered = self._templar.copy_with_new_env(available_variables=hostvars.raw_get(host)).template(layered)
+                        templar = templar or self._templar.copy_with_new_env(available_variables=hostvars.raw_get(host))
+                        layered = templar.template(layered)
                     except AnsibleError as error:
                         raise PlanningError([f"{host}: {', '.join(layered)} in {level} has no value: {' '.join(str(error).split())}"]) from error
-                found.append((level, dict(values, **layered)))
+                result[host].append((level, dict(values, **layered)))
         return result
 
     def _intent(self, planning, texts):

@@ -346,7 +346,35 @@ def _finish(instance, machine, platform, survey):
 def _choose_builders(plan):
     for image in plan["images"].values():
         image["hosts"].sort()
-        image["builder"] = image["hosts"][0]
+    chosen = builders(plan["images"], sorted(plan["hosts"]))
+    for target, image in plan["images"].items():
+        image["builder"] = chosen[target]
+
+
+def builders(images, hosts):
+    """Who makes which image: one of the hosts that need it, so that those without a digest are made side by side.
+
+    :param dict images: the plan's images, each with hosts in order. :param list hosts: who takes part.
+    :returns: {target: host, or None where nobody who takes part needs it}.
+    """
+    result, load = {}, {}
+    for target in sorted(images, key=lambda each: (len(images[each]["hosts"]), each)):
+        image = images[target]
+        able = [host for host in image["hosts"] if host in hosts]
+        result[target] = min(able, key=lambda host: (load.get(host, 0), able.index(host))) if able else None
+        if able and not image["target_digest"]:
+            load[result[target]] = load.get(result[target], 0) + 1
+    return result
+
+
+def to_build(plan, host, hosts):
+    """The images that a host has to make: those without a digest whose builder it is, or takes the place of one that left the run.
+
+    :param list hosts: the hosts that are still in the run. :returns: sorted list of targets.
+    """
+    open_images = dict((target, image) for target, image in plan["images"].items() if not image["target_digest"])
+    chosen = builders(open_images, hosts)
+    return sorted(target for target, image in open_images.items() if (image["builder"] if image["builder"] in hosts else chosen[target]) == host)
 
 
 def survey_request(settings, catalogue, selection):

@@ -44,7 +44,8 @@ options:
     type: str
     default: ""
   built:
-    description: What M(vllm_ascend.fleet.derived_image) returned, for O(stage=complete).
+    description:
+      - What M(vllm_ascend.fleet.derived_image) returned, for O(stage=complete). What the role C(acquire) registered on each host counts as well.
     type: list
     elements: dict
     default: []

@@ -222,3 +222,36 @@ def test_overrides_of_several_levels_add_up_and_name_their_level(catalogue):
     assert instance["provenance"]["ready_timeout_s"] == "host_vars of h: fleet_models['One']"
     assert instance["provenance"]["port"] == "host_vars of h: fleet_first_port"
     assert instance["provenance"]["model"] == "host_vars of h: fleet_instances"
+
+
+def images(**hosts):
+    """Images without a digest, by the hosts that need them."""
+    return dict((target, {"hosts": names, "target_digest": None}) for target, names in hosts.items())
+
+
+@pytest.mark.parametrize("needed, active, expected", [
+    ({"x": ["a", "b"], "y": ["a", "b"]}, ["a", "b"], {"x": "a", "y": "b"}),
+    ({"x": ["a", "b", "c"], "y": ["a"], "z": ["a", "b"]}, ["a", "b", "c"], {"y": "a", "z": "b", "x": "c"}),
+    ({"x": ["a"], "y": ["a"]}, ["a", "b"], {"x": "a", "y": "a"}),
+    ({"x": ["a", "b"]}, ["b"], {"x": "b"}),
+    ({"x": ["a"]}, ["b"], {"x": None}),
+])
+def test_builders_share_the_work(needed, active, expected):
+    assert plan.builders(images(**needed), active) == expected
+
+
+def test_an_image_that_is_there_is_no_work():
+    found = images(x=["a", "b"], y=["a", "b"])
+    found["x"]["target_digest"] = BUILT
+    assert plan.builders(found, ["a", "b"]) == {"x": "a", "y": "a"}
+
+
+def test_every_image_has_one_builder_whoever_left():
+    made = {"images": images(x=["a", "b", "c"], y=["a", "b"], z=["c"], w=["a", "b", "c"])}
+    for target, host in plan.builders(made["images"], ["a", "b", "c"]).items():
+        made["images"][target]["builder"] = host
+    made["images"]["w"]["target_digest"] = BUILT
+    for active in (["a", "b", "c"], ["b", "c"], ["a", "c"], ["c"]):
+        built = [target for host in active for target in plan.to_build(made, host, active)]
+        assert sorted(built) == sorted(target for target in "xyz" if set(made["images"][target]["hosts"]) & set(active))
+    assert plan.to_build(made, "a", ["b", "c"]) == []
