@@ -10,7 +10,7 @@ import re
 import tarfile
 
 import pytest
-from fleet_operator import STATE, on, play
+from fleet_operator import ROOT, STATE, on, play
 
 DEPLOY, HOST = "playbooks/deploy.yml", "a2-1"
 SMALL, OTHER = "gemma-4-e2b-it", "gemma-4-e4b-it"
@@ -37,6 +37,14 @@ def started():
     """When each unit became active, by instance."""
     shown = on(HOST, f"systemctl show --property=ActiveState,ActiveEnterTimestampMonotonic --value vllm-ascend-{SMALL} vllm-ascend-{OTHER}")
     return [tuple(block.split()) for block in shown.strip().split("\n\n")]
+
+
+def test_the_first_proof_asked_everything_that_the_models_declare(deployed):
+    folder = sorted((ROOT / "reports").glob("*/run.json"), key=lambda path: path.stat().st_mtime)[-1]
+    for proof in json.loads(folder.read_text())["hosts"][HOST]["proven"].values():
+        rules = {item["rule"]: item for item in proof["findings"]}
+        assert {"endpoint.tool_call", "endpoint.reasoning", "endpoint.chips"} <= set(rules)
+        assert "get_weather" in rules["endpoint.tool_call"]["found"] and "/dev/davinci" in rules["endpoint.chips"]["found"]
 
 
 def test_the_plan_names_each_layer_and_shows_what_would_change():
@@ -68,6 +76,13 @@ def test_stop_and_start_are_idempotent():
     assert play("playbooks/start.yml", *ONE).succeeded().changed[HOST] == 1
     assert play("playbooks/start.yml", *ONE).succeeded().changed[HOST] == 0
     assert {state for state, _since in started()} == {"active"}
+
+
+def test_what_the_engines_own_parser_refuses_stops_nothing():
+    before = started()
+    wrong = {"model": "gemma-4-E2B-it", "arguments": {"compilation-config": {"cudagraph_mode": "NONSENSE"}}}
+    play(DEPLOY, *wants(wrong)).refused("Invalid cudagraph_mode: NONSENSE", SMALL, "nothing was stopped")
+    assert started() == before
 
 
 def test_a_name_that_nobody_knows_is_refused():
