@@ -99,7 +99,7 @@ class ActionModule(ActionBase):
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
             self._display.display(gate.render_table(verdict))
-            for line in plan_text.left_over_lines(left):
+            for line in plan_text.notes(made) + plan_text.left_over_lines(left):
                 self._display.display(line, color="yellow")
         unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
         directory = pathlib.Path(args["directory"])

@@ -44,7 +44,6 @@ def render(plan, surveys):
     """The plan as a table: host, instance, NPUs, port, image, patch set, what will be done, and the notes below."""
     changes = differences(plan, surveys)
     rows = [("HOST", "INSTANCE", "NPUS", "PORT", "PATCH SET", "IMAGE", "ACTION")]
-    notes = []
     for host, entry in plan["hosts"].items():
         for instance in entry["instances"]:
             numbers = ",".join(re.sub(r"\D", "", device) for device in instance["devices"]) or "?"
@@ -53,8 +52,16 @@ def render(plan, surveys):
             rows.append((host, instance["name"], numbers, str(instance["port"]), patch_set, image, changes[host][instance["name"]]["action"]))
         if not entry["instances"]:
             rows.append((host, "-", "-", "-", "-", "-", "nothing"))
-        notes.extend("%s: %s" % (host, note) for note in entry["notes"])
-    return "\n".join(table(rows) + notes)
+    return "\n".join(table(rows) + notes(plan))
+
+
+def notes(plan):
+    """What a plan has to say of its hosts; hosts of which the same is said stand together. [line]"""
+    groups = {}
+    for host, entry in plan["hosts"].items():
+        for note in entry["notes"]:
+            groups.setdefault(note, []).append(host)
+    return ["%s: %s" % (shorten(hosts), note) for note, hosts in groups.items()]
 
 
 def sources(plan):

@@ -32,6 +32,11 @@ def test_the_table_shows_devices_and_notes():
     assert text.splitlines()[2].split()[:2] == ["i", "-"]
 
 
+def test_hosts_of_which_the_same_is_said_stand_together():
+    plan = {"hosts": dict((host, {"notes": ["nothing to deploy"], "instances": []}) for host in ("h", "i"))}
+    assert plan_text.notes(plan) == ["h, i: nothing to deploy"]
+
+
 def test_long_lists_are_cut():
     assert plan_text.shorten(["h%d" % n for n in range(10)], 3) == "h0, h1, h2 and 7 more"
 
