@@ -48,7 +48,6 @@ BIG_EXPLICIT = [(at(E2B, "options.max-model-len"), 262144000), (at(E2B, "max_mod
 TEXT = "survey.weights./models/gemma-4-31B-it.config.text_config."
 
 
-
 def links(*changes):
     """The network of a deep survey with everything in order but these (number, question, status)."""
     network = dict((str(n), {"link": {"status": "UP"}, "net_health": {"status": "Success"}, "ip": {"status": "10.0.0.%d" % n}, "tls": {"status": "0"}})

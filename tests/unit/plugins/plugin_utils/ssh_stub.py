@@ -42,7 +42,13 @@ class Fleet:
                 connection, _peer = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+
+    def _serve_one(self, connection):
+        try:
+            self._talk(connection)
+        except OSError:
+            connection.close()   # the prober left first, as it may
 
     def _talk(self, connection):
         address = connection.getsockname()[0]
