@@ -22,6 +22,11 @@ QUICK_S = 60.0
 OUTPUT_KEPT = 1 << 16
 
 
+_PROGRESS = re.compile(r"([0-9a-f]{12}): ([A-Z][a-z]+(?: [a-z]+)*)(?:[^/\n\r\x1b]*?([\d.]+)([kMG]?B)/)?")
+_MOVES = ("Verifying", "Download complete", "Extracting", "Pull complete", "Already exists")
+_UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
 class CommandError(Exception):
     """A command that failed, timed out or could not start; ``result`` is what :func:`run` returned."""
 
@@ -65,10 +70,22 @@ def run(args, timeout_s, stdin=None, env=None, cwd=None):
     return result
 
 
-def run_watched(args, timeout_s, silence_s, env=None):
-    """Like :func:`run` for a command that shows its progress, killed when it says nothing for ``silence_s`` seconds.
+def received_bytes(text, layers):
+    """Take docker's progress lines into ``layers`` ({layer: bytes}); False when the text shows anything but bytes of layers that trickle in."""
+    only_bytes = True
+    for layer, what, number, unit in _PROGRESS.findall(text):
+        if what == "Downloading" and number:
+            layers[layer] = max(layers.get(layer, 0.0), float(number) * _UNITS[unit])
+        elif what.startswith(_MOVES):
+            only_bytes = False
+    return only_bytes
 
-    Progress is only shown to a terminal, so it gets one. docker reports each 512 KiB: a crawling transfer is silent too.
+
+def run_watched(args, timeout_s, silence_s, env=None, least_bytes_per_s=0.0):
+    """Like :func:`run` for a command that shows its progress, killed when it makes none for ``silence_s`` seconds.
+
+    Progress is only shown to a terminal, so it gets one. docker reports each 512 KiB: a crawling transfer is silent too. With
+    ``least_bytes_per_s``, so long with nothing but layers that come in slower than that is no progress either.
     Returns the same as :func:`run`, and ``silent``; stdout and stderr come as one text in ``stderr``.
     """
     started = time.monotonic()
@@ -84,7 +101,7 @@ def run_watched(args, timeout_s, silence_s, env=None):
         return result
     finally:
         os.close(slave)
-    text, heard = b"", started
+    text, heard, tail, layers, mark = b"", started, "", {}, 0.0
     while True:
         now = time.monotonic()
         wait = min(started + timeout_s, heard + silence_s) - now
@@ -99,7 +116,12 @@ def run_watched(args, timeout_s, silence_s, env=None):
                 break
             if not block:
                 break
-            text, heard = (text + block)[-OUTPUT_KEPT:], time.monotonic()
+            text, now = (text + block)[-OUTPUT_KEPT:], time.monotonic()
+            # A line may be cut by the end of the block.
+            whole, dummy, tail = (tail + block.decode("utf-8", "replace")).rpartition("\r")
+            trickles, total = received_bytes(whole, layers), sum(layers.values())
+            if not (least_bytes_per_s and layers and trickles) or total - mark >= least_bytes_per_s * silence_s:
+                heard, mark = now, total
     os.close(master)
     try:
         result["rc"] = process.wait(timeout=max(1.0, started + timeout_s - time.monotonic()))
@@ -140,16 +162,17 @@ class Engine:
         self.path = path
         self.config_dir = config_dir
 
-    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False, silence_s=None):
+    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0):
         """Run an engine command; with ``check`` a failure raises CommandError whose text ends in the engine's own reason.
 
-        With ``silence_s`` it is given up when it shows no progress for that long.
+        With ``silence_s`` it is given up when it shows no progress for that long, see :func:`run_watched`.
         """
         env = {}
         if credentials and self.config_dir:
             env = {"DOCKER_CONFIG": self.config_dir, "REGISTRY_AUTH_FILE": os.path.join(self.config_dir, "config.json")}
         command = [self.path] + list(args)
-        result = run(command, timeout_s, stdin=stdin, env=env) if silence_s is None else run_watched(command, timeout_s, silence_s, env=env)
+        result = run(command, timeout_s, stdin=stdin, env=env) if silence_s is None else run_watched(
+            command, timeout_s, silence_s, env, least_bytes_per_s)
         if check and result["rc"] != 0:
             reason = last_line(result["stderr"]) or last_line(result["stdout"])
             if result["timed_out"]:

@@ -17,7 +17,9 @@ ENGINE_OPTIONS = dict(
 )
 ASK_S = 30.0
 LEAST_PULL_S = 30.0
-SILENCE_S = 300.0
+SILENCE_S = 120.0
+# A mirror that is so many times slower than the next one showed itself is given up.
+CRAWL = 10.0
 
 
 class SupplyError(Exception):
@@ -96,7 +98,12 @@ def ensure(engine, options, check_mode, end):
                               % (sources[0], ", ".join(map(str, offered["architectures"])), options["architecture"]), liars=choice["liars"])
     if check_mode:
         return dict(result, actions=["pull " + sources[0]], local_reference=sources[0])
-    source, failures = pull_first(engine, sources, end)
+    speeds = {}
+    if len(sources) > 1:
+        speeds = registry.measure(sources, options["architecture"], credentials=credentials, insecure=insecure)
+        sources = registry.by_speed(sources, speeds)
+        result["speeds"] = [{"reference": each, "bytes_per_s": speeds[each] and int(speeds[each])} for each in sources]
+    source, failures = pull_first(engine, sources, end, speeds)
     found = engine.image(source)
     try:
         refuse_architecture(found["architecture"], options["architecture"], source, "pulled")
@@ -121,9 +128,10 @@ def refuse_architecture(found, wanted, reference, how):
         raise SupplyError("image %s, %s, is for %s, this host needs %s" % (reference, how, found, wanted))
 
 
-def pull_first(engine, sources, end):
+def pull_first(engine, sources, end, speeds):
     """Pull from the first source that delivers. Each gets half of the time left and no long silence, the last one all of the time.
 
+    ``speeds``: {source: bytes per second or None} as measured; one that crawls is given up for the next one.
     Returns ``(source, [what went wrong before it])``; SupplyError naming every failure when none delivers.
     """
     failures = []
@@ -135,7 +143,7 @@ def pull_first(engine, sources, end):
         last = number == len(sources) - 1
         try:
             engine.run(["pull", source], timeout_s=left if last else min(left, max(LEAST_PULL_S, left / 2)), credentials=True,
-                       silence_s=None if last else SILENCE_S)
+                       silence_s=None if last else SILENCE_S, least_bytes_per_s=0.0 if last else (speeds.get(sources[number + 1]) or 0.0) / CRAWL)
             return source, failures
         except container_cli.CommandError as error:
             failures.append("%s: %s" % (source, error))

@@ -27,6 +27,8 @@ BODY_LIMIT = 8 << 20
 TRIES = 4
 SOCKET_TIMEOUT_S = 20.0
 GRACE_S = 3.0
+SAMPLE_BYTES = 4 << 20
+SAMPLE_S = 2.0
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 _REPOSITORY = re.compile(r"^[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*$")
@@ -134,6 +136,20 @@ def choose(answers, pinned, origin=None):
             "note": note}
 
 
+def by_speed(references, speeds):
+    """The references, fastest first; those that could not be measured keep their order behind them. Pure.
+
+    ``speeds``: {reference: bytes per second or None}. Without any measurement the order stays.
+    """
+    return sorted(references, key=lambda each: -(speeds.get(each) or 0.0))
+
+
+def largest_layer(manifest):
+    """Digest of the biggest layer of one image, or None."""
+    layers = [each for each in manifest.get("layers") or [] if each.get("digest")]
+    return max(layers, key=lambda each: each.get("size") or 0)["digest"] if layers else None
+
+
 def architectures_of(manifest):
     """``["amd64", ...]`` of an index, or None for the manifest of one image (its config blob knows)."""
     if "manifests" not in manifest:
@@ -203,16 +219,19 @@ class Client:
     def _basic(self):
         return "Basic " + base64.b64encode(("%s:%s" % (self.username, self.password)).encode("utf-8")).decode("ascii")
 
-    def _open(self, url, method, headers):
-        """One request; returns ``(status, headers, body)`` for any status, raises OSError when there is no answer."""
+    def _connect(self, url, method, headers, timeout_s=SOCKET_TIMEOUT_S):
+        """An open answer; HTTPError for any status but success, OSError when there is none."""
         request = urllib.request.Request(url, method=method, headers=headers)
         if self.authorization:
             # Not sent along on a redirect: blobs often live with another host.
             request.add_unredirected_header("Authorization", self.authorization)
         handlers = [urllib.request.HTTPSHandler(context=tls_context(self.registry))] if url.startswith("https:") else []
-        opener = urllib.request.build_opener(*handlers)
+        return urllib.request.build_opener(*handlers).open(request, timeout=min(timeout_s, self._left()))
+
+    def _open(self, url, method, headers):
+        """One request; returns ``(status, headers, body)`` for any status, raises OSError when there is no answer."""
         try:
-            with opener.open(request, timeout=min(SOCKET_TIMEOUT_S, self._left())) as answer:
+            with self._connect(url, method, headers) as answer:
                 return answer.status, answer.headers, self._body(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -322,6 +341,27 @@ class Client:
         except ValueError:
             raise RegistryError("%s sent a manifest that is not JSON" % self.registry)
 
+    def speed(self, repository, selector, architecture=None):
+        """Bytes per second at which the start of the biggest layer comes, None when the image has no layer to ask for."""
+        manifest = self.manifest(repository, selector)[1]
+        inner = digest_for(manifest, architecture)
+        layer = largest_layer(self.manifest(repository, inner)[1] if inner else manifest)
+        if layer is None:
+            return None
+        headers = {"Accept": "*/*", "User-Agent": "vllm-ascend-fleet", "Range": "bytes=0-%d" % (SAMPLE_BYTES - 1)}
+        started, received = self.clock(), 0
+        try:
+            with self._connect("%s/v2/%s/blobs/%s" % (self.bases[0], repository, layer), "GET", headers, SAMPLE_S) as answer:
+                while received < SAMPLE_BYTES and self.clock() - started < SAMPLE_S:
+                    block = answer.read1(1 << 16)
+                    if not block:
+                        break
+                    received += len(block)
+        except OSError:
+            if received == 0:
+                return 0.0
+        return received / max(self.clock() - started, 1e-6)
+
     def image(self, repository, selector, architecture=None):
         """``{digest, architectures, architecture, labels, config_digest}`` of an image; the last three are None in an index without ours."""
         digest, manifest = self.manifest(repository, selector)
@@ -381,6 +421,29 @@ def ask_all(references, deadline_s=30.0, client=Client, credentials=None, insecu
         waited = time.monotonic() - started
         return [answers.get(reference) or {"reference": reference, "digest": None, "error": "no answer within %.0f s" % waited,
                                            "elapsed_s": waited} for reference in references]
+
+
+def measure(references, architecture=None, deadline_s=10.0, client=Client, credentials=None, insecure=None):
+    """``{reference: bytes per second, or None}`` of references by digest, all asked at the same time; see :func:`by_speed`."""
+    speeds, threads = {}, []
+
+    def ask(reference):
+        try:
+            parts = parse_reference(reference)
+            username, password = (credentials or {}).get(parts["registry"], (None, None))
+            speaker = client(parts["registry"], deadline_s, username, password, bool(insecure and insecure(parts["registry"])))
+            speeds[reference] = speaker.speed(parts["repository"], parts["digest"], architecture)
+        except RegistryError:
+            # It told the digest and now fails: it comes last, and the pull will say why.
+            speeds[reference] = 0.0
+
+    end = time.monotonic() + deadline_s
+    for reference in references:
+        threads.append(threading.Thread(target=ask, args=(reference,), daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return dict((reference, speeds.get(reference)) for reference in references)
 
 
 def select(references, pinned=None, origin=None, **options):

@@ -13,7 +13,8 @@ author: The vllm_ascend.fleet authors (@vllm-ascend)
 description:
   - Makes sure that the image with one digest is on this host. When it is, nothing is asked of the network.
   - Otherwise all mirrors are asked at the same time for the digest that they hold. One that disagrees with the wanted digest is named and
-    never used in that run. The image is pulled by digest from the fastest of the others, and from the next one when a pull dies.
+    never used in that run. The image is pulled by digest from the fastest of the others, by a short measurement, and from the next one when
+    a pull dies or crawls.
   - The architecture is compared before the pull and after it.
 extends_documentation_fragment:
   - vllm_ascend.fleet.container_engine
@@ -105,6 +106,11 @@ liars:
     digest:
       description: The digest that it announced.
       type: str
+speeds:
+  description: The mirrors in the order in which they were used, with the measured bytes per second, null when it could not be measured.
+  returned: after a pull, when more than one mirror could be used
+  type: list
+  elements: dict
 note:
   description: How the digest was found when none was given, and what went wrong on the way to success.
   returned: success

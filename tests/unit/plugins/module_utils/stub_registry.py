@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 
@@ -28,6 +29,7 @@ class StubRegistry:
         self.seen, self.answers = [], []
         self.user, self.password, self.scheme = user, password, scheme
         self.head, self.announce, self.lie, self.truncate, self.stall = True, True, None, False, None
+        self.pause_s = 0  # before each eighth of a layer
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,9 +61,10 @@ class StubRegistry:
         self.types[digest_of(data)] = kind
         return digest_of(data)
 
-    def put_image(self, tag, architecture="amd64", labels=None):
+    def put_image(self, tag, architecture="amd64", labels=None, layers=()):
         config = self.put({"architecture": architecture, "os": "linux", "config": {"Labels": labels or {}}})
-        self.tags[tag] = self.put({"schemaVersion": 2, "mediaType": MANIFEST, "config": {"digest": config}, "layers": []}, MANIFEST)
+        entries = [{"digest": self.put(layer), "size": len(layer)} for layer in layers]
+        self.tags[tag] = self.put({"schemaVersion": 2, "mediaType": MANIFEST, "config": {"digest": config}, "layers": entries}, MANIFEST)
         return self.tags[tag]
 
     def put_index(self, tag, **images):
@@ -109,9 +112,13 @@ class StubRegistry:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
+        kind = headers.get("Content-Type")
         if handler.command != "HEAD":
             if self.truncate and len(body) > 20:
                 handler.wfile.write(body[:len(body) // 2])
                 handler.close_connection = True
                 return
-            handler.wfile.write(body)
+            step = max(1, len(body) // 8) if self.pause_s and kind == "application/octet-stream" else len(body) or 1
+            for start in range(0, len(body), step):
+                time.sleep(self.pause_s if step < len(body) else 0)
+                handler.wfile.write(body[start:start + step])

@@ -63,6 +63,33 @@ def test_progress_keeps_a_slow_command_alive(tmp_path):
     assert done["rc"] == 0 and "\x1b" not in done["stderr"] and done["stderr"].split()[-1] == "7"
 
 
+CRAWL = """import sys, time
+for n in range(1, 61):
+    sys.stdout.write('\\x1b[1A\\x1b[2K\\r0123456789ab: %s  %dkB/900MB\\r\\x1b[1B' % (sys.argv[2], n)); sys.stdout.flush(); time.sleep(0.1)
+"""
+
+
+def test_layers_that_trickle_in_are_no_progress(tmp_path):
+    with pytest.raises(container_cli.CommandError) as caught:
+        engine(tmp_path, CRAWL).run(["pull", "Downloading [>    ]"], timeout_s=50, silence_s=1.5, least_bytes_per_s=1e6)
+    assert str(caught.value).endswith("failed: no progress for 2 s")
+
+
+@pytest.mark.parametrize("what, least", [("Downloading [>    ]", 100.0), ("Downloading [>    ]", 0.0), ("Extracting [>    ]", 1e6)])
+def test_layers_that_come_in_or_are_unpacked_are(tmp_path, what, least):
+    assert engine(tmp_path, CRAWL).run(["pull", what], timeout_s=50, silence_s=1.5, least_bytes_per_s=least)["rc"] == 0
+
+
+def test_received_bytes():
+    layers = {}
+    assert container_cli.received_bytes("aaaaaaaaaaaa: Downloading [=> ]  1.5MB/20MB\rbbbbbbbbbbbb: Waiting\r", layers)
+    assert container_cli.received_bytes("aaaaaaaaaaaa: Downloading [==> ]  2.5MB/20MB\rbbbbbbbbbbbb: Downloading  512B/2kB", layers)
+    assert layers == {"aaaaaaaaaaaa": 2.5e6, "bbbbbbbbbbbb": 512.0}
+    assert container_cli.received_bytes("bbbbbbbbbbbb: Retrying in 5 seconds", layers), "a retry is no progress"
+    for moved in ("Verifying Checksum", "Download complete", "Extracting [=>]  1kB/2kB", "Pull complete", "Already exists"):
+        assert not container_cli.received_bytes("bbbbbbbbbbbb: " + moved, layers)
+
+
 def test_reason_of_a_watched_failure(tmp_path):
     with pytest.raises(container_cli.CommandError) as caught:
         engine(tmp_path, "import sys; print('Pulling'); sys.exit('Error: unexpected EOF')").run(["pull", "x"], silence_s=30)

@@ -141,5 +141,37 @@ def test_shares_of_the_time(monkeypatch):
 
     monkeypatch.setattr(image_supply.time, "monotonic", lambda: 1000.0)
     with pytest.raises(image_supply.SupplyError):
-        image_supply.pull_first(Crawling(), ["a", "b", "c"], 1800.0)
+        image_supply.pull_first(Crawling(), ["a", "b", "c"], 1800.0, {})
     assert given == [400, 400, 800]
+
+
+def test_the_fastest_mirror_by_measurement_comes_first(mirrors):
+    """The one that answers first is not the one that delivers fastest."""
+    layers = [b"small", b"x" * 400000]
+    wanted = [each.put_image("v1", layers=layers) for each in mirrors][0]
+    mirrors[0].pause_s, mirrors[1].pause_s = 0.1, 0.02
+    mirrors[2].answers = [(503, {})]
+    engine = FakeEngine(remote={by_digest(each, wanted): image(wanted) for each in mirrors})
+    found = ensure(engine, options(references(mirrors)[0], digest=wanted, mirrors=references(mirrors), architecture="amd64"))
+    assert [each["reference"] for each in found["speeds"]] == [by_digest(mirrors[number], wanted) for number in (2, 1, 0)]
+    assert engine.calls == [["pull", by_digest(mirrors[2], wanted)]] and all(each["bytes_per_s"] > 0 for each in found["speeds"])
+
+
+def test_one_mirror_is_not_measured(mirrors):
+    wanted = mirrors[0].put_image("v1", layers=[b"x" * 400000])
+    engine = FakeEngine(remote={by_digest(mirrors[0], wanted): image(wanted)})
+    assert "speeds" not in ensure(engine, options(references(mirrors)[0], digest=wanted))
+    assert not [path for dummy, path, header in mirrors[0].seen if "/blobs/" in path]
+
+
+def test_a_mirror_that_crawls_is_held_to_the_next_one(mirrors):
+    given = []
+
+    class Watched(FakeEngine):
+        def run(self, args, least_bytes_per_s=0.0, silence_s=None, **more):
+            given.append((args[1], least_bytes_per_s, silence_s is None))
+            return FakeEngine.run(self, args)
+
+    with pytest.raises(image_supply.SupplyError):
+        image_supply.pull_first(Watched(), ["a", "b", "c"], time.monotonic() + 60, {"a": 5000.0, "b": 4000.0, "c": None})
+    assert given == [("a", 400.0, False), ("b", 0.0, False), ("c", 0.0, True)]

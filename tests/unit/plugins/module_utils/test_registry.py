@@ -276,3 +276,27 @@ def test_credentials_reach_only_their_registry():
 
 def test_digest_of_the_stub_is_the_real_thing():
     assert digest_of(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_by_speed_keeps_the_order_of_what_was_not_measured():
+    assert registry.by_speed(["a", "b", "c", "d"], {"a": None, "b": 1.0, "c": 2.0}) == ["c", "b", "a", "d"]
+    assert registry.by_speed(["a", "b"], {}) == ["a", "b"]
+
+
+def test_speed_asks_for_the_start_of_the_biggest_layer_of_the_architecture(stub):
+    mine, other = stub.put_image("x", layers=[b"small", b"y" * 100000]), stub.put_image("z", "arm64", layers=[b"z" * 200000])
+    stub.put_index("v1", amd64=mine, arm64=other)
+    assert registry.Client(stub.host, insecure=True).speed("a/b", "v1", "amd64") > 0
+    assert [path.rsplit("/", 1)[-1] for dummy, path, header in stub.seen if "/blobs/" in path] == [digest_of(b"y" * 100000)]
+
+
+def test_an_image_without_layers_has_no_speed(stub):
+    stub.put_image("v1")
+    assert registry.Client(stub.host, insecure=True).speed("a/b", "v1") is None
+
+
+def test_a_mirror_that_fails_while_it_is_measured_comes_last(stub):
+    digest = stub.put_image("v1", layers=[b"y" * 1000])
+    good, lost = stub.host + "/a/b@" + digest, stub.host + "/a/b@sha256:" + "0" * 64
+    speeds = registry.measure([lost, good], insecure=lambda host: True)
+    assert speeds[lost] == 0.0 and registry.by_speed([lost, good], speeds) == [good, lost]
