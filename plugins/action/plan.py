@@ -12,7 +12,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text, recovery
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.levels import Levels
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "built", "explain", "quiet", "enforce", "directory", "texts"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "built", "explain", "quiet", "enforce", "directory", "texts", "prune"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
@@ -37,6 +37,7 @@ class ActionModule(ActionBase):
             "enforce": {"type": "bool", "default": True},
             "directory": {"type": "path"},
             "texts": {"type": "bool", "default": False},
+            "prune": {"type": "bool", "default": False},
         })
         task_vars = task_vars or {}
         hosts = list(task_vars.get("ansible_play_hosts_all") or [])
@@ -48,14 +49,17 @@ class ActionModule(ActionBase):
             if args["stage"] == "intent":
                 return self._intent(planning, args["texts"])
             surveys = {host: registered(task_vars["hostvars"], host, "__preflight_survey").get("survey") for host in hosts}
+            left = planning.left_over(surveys)
+            if args["prune"]:
+                surveys = {host: recovery.without(survey, left.get(host)) for host, survey in surveys.items()}
             if args["stage"] == "complete":
                 for host in hosts:
                     # Each builder keeps what it made in a result of its own.
                     args["built"] = args["built"] + (registered(task_vars["hostvars"], host, "__acquire_built").get("results") or [])
                 return self._complete(planning, surveys, args)
             if args["stage"] == "show":
-                return self._show(planning, surveys, args)
-            return self._judge(planning, surveys, args)
+                return self._show(planning, surveys, args, left)
+            return self._judge(planning, surveys, args, left)
         except PlanningError as error:
             return self._refuse(error.args[0])
         except gate.GateError as error:
@@ -91,15 +95,15 @@ class ActionModule(ActionBase):
         return {"changed": False, "requests": planning.requests(texts),
                 "directory": os.path.join(os.path.abspath(planning.report_directory), run)}
 
-    def _judge(self, planning, surveys, args):
+    def _judge(self, planning, surveys, args, left):
         made = planning.build(surveys)
         verdict, contexts = planning.judge(made, surveys)
-        differences, left = plan_text.differences(made, surveys), planning.left_over(made, surveys)
+        differences = plan_text.differences(made, surveys)
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
             self._display.display(gate.render_table(verdict))
-            for line in plan_text.notes(made) + plan_text.left_over_lines(left):
+            for line in plan_text.notes(made) + plan_text.left_over_lines(left, args["prune"]):
                 self._display.display(line, color="yellow")
         unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
         directory = pathlib.Path(args["directory"])
@@ -120,12 +124,11 @@ class ActionModule(ActionBase):
         made = planning.build(surveys)
         return {"changed": changed, "plan": made, "differences": plan_text.differences(made, surveys)}
 
-    def _show(self, planning, surveys, args):
+    def _show(self, planning, surveys, args, left):
         made = planning.build(surveys)
         lines = ["", *plan_text.render(made, surveys).split("\n"), *plan_text.sources(made)]
         lines += plan_text.changes(made, surveys, planning.unbuilt)
-        left = planning.left_over(made, surveys)
-        lines += ["", *plan_text.left_over_lines(left)]
+        lines += ["", *plan_text.left_over_lines(left, args["prune"])]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
         return {"changed": False, "plan": made, "differences": plan_text.differences(made, surveys), "left_over": left}
 

@@ -130,25 +130,24 @@ def changes(plan, surveys, unbuilt):
     return lines
 
 
-def left_over(plan, surveys, declared):
+def left_over(wanted, surveys):
     """Instances of ours that a host has and its inventory no longer names.
 
-    :param declared: hosts whose fleet_instances says all that they shall serve; of others nobody can tell what has left.
+    :param dict wanted: {host: names} of hosts whose inventory says all that they shall serve; of others nobody can tell what has left.
     :returns: {host: [name]}
     """
     result = {}
-    for host in declared:
-        wanted = set(instance["name"] for instance in plan["hosts"][host]["instances"])
-        names = sorted(name for name in (surveys.get(host) or {}).get("instances") or {} if name not in wanted)
-        if names:
-            result[host] = names
+    for host, names in wanted.items():
+        left = sorted(name for name in (surveys.get(host) or {}).get("instances") or {} if name not in names)
+        if left:
+            result[host] = left
     return result
 
 
-def left_over_lines(left):
-    """What :func:`left_over` found, in words."""
-    return ["%s: left the inventory: %s; playbooks/deploy.yml -e prune=true removes %s" % (
-        host, ", ".join(names), "it" if len(names) == 1 else "them") for host, names in sorted(left.items())]
+def left_over_lines(left, prune=False):
+    """What :func:`left_over` found, in words; ``prune``: the run removes it."""
+    remedy = "removed by this run" if prune else "deploy.yml -e prune=true removes what left"
+    return ["%s: left the inventory: %s; %s" % (host, ", ".join(names), remedy) for host, names in sorted(left.items())]
 
 
 def _diff(before, after, unit, releases):

@@ -29,6 +29,31 @@ def installed(survey, model="", previous=False):
     return result
 
 
+def without(survey, names):
+    """A survey as it will be once some instances of ours are gone: their containers, chips and ports are free in it.
+
+    :param dict survey: it is not changed.
+    :param names: of the instances.
+    """
+    if not names or not survey or survey.get("unreachable"):
+        return survey
+    gone = [c.get("name") for c in survey.get("containers") or [] if (c.get("labels") or {}).get(INSTANCE_LABEL) in names]
+    result = dict(survey, instances=dict((name, found) for name, found in (survey.get("instances") or {}).items() if name not in names))
+    if survey.get("containers") is not None:
+        result["containers"] = [c for c in survey["containers"] if c.get("name") not in gone]
+    result["ports"] = dict((port, dict(state, free=True, listener=None) if (state.get("listener") or {}).get("instance") in names else state)
+                           for port, state in (survey.get("ports") or {}).items())
+    result["chips"] = []
+    for chip in survey.get("chips") or []:
+        holders = chip.get("holders") or []
+        if set(holders) & set(gone):
+            left = [process for process in chip.get("processes") or [] if process.get("container") and process["container"] not in gone]
+            # How much memory stays in use nobody can tell before they are gone.
+            chip = dict(chip, holders=[name for name in holders if name not in gone], processes=left, hbm_used_mib=None)
+        result["chips"].append(chip)
+    return result
+
+
 def our_images(survey):
     """References of the images on a host that exist because of us: those we built, and those that our instances name.
 

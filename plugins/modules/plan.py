@@ -68,6 +68,10 @@ options:
     description: Ask the hosts for the installed units and environments too, which O(stage=show) compares. For O(stage=intent).
     type: bool
     default: false
+  prune:
+    description: Plan and judge as if instances that left the inventory were gone, because they will be removed before anything new starts.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

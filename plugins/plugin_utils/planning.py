@@ -87,10 +87,11 @@ class Planning:
             raise PlanningError(list(dict.fromkeys(problems)))
         return made
 
-    def left_over(self, made, surveys):
+    def left_over(self, surveys):
         """:returns: {host: instances of ours that the inventory no longer names}; {} when the run is about some models only."""
-        declared = [host for host, settings in self.settings.items() if settings["fleet_instances"] is not None]
-        return plan_text.left_over(made, surveys, declared if self.selection is None else ())
+        declared = {host: settings["fleet_instances"] for host, settings in self.settings.items() if settings["fleet_instances"] is not None}
+        wanted = {host: [demand["name"] for demand in demands] for host, demands in declared.items()}
+        return plan_text.left_over(wanted if self.selection is None else {}, surveys)
 
     @staticmethod
     def unbuilt(entry, instance):

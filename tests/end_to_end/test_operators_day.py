@@ -134,3 +134,15 @@ def test_what_left_the_inventory_is_named_and_goes_only_when_asked():
     assert OTHER not in on(HOST, "docker ps --all; ls /etc/systemd/system /var/lib/vllm-ascend-fleet/instances /etc/vllm-ascend-fleet")
     assert SMALL in on(HOST, "docker ps")
     assert play(DEPLOY, *ONE, "-e", "prune=true").succeeded().changed[HOST] == 0
+
+
+def test_what_is_new_may_take_the_place_of_what_left():
+    """The new instance wants the port and the NPU of the one that left."""
+    device = json.loads(on(HOST, f"cat /var/lib/vllm-ascend-fleet/instances/{SMALL}/current/manifest.json"))["devices"][0]
+    other = wants({"model": "gemma-4-E4B-it", "devices": [int(device[len("/dev/davinci"):])], "port": 8000})
+    play(DEPLOY, *other).refused("npu.chip_free", "instance.port_free", f"left the inventory: {SMALL}")
+    assert SMALL in on(HOST, "docker ps")
+    play(DEPLOY, *other, "-e", "prune=true").succeeded()
+    names = on(HOST, "docker ps --format '{{.Names}}'")
+    assert OTHER in names and SMALL not in names
+    assert play(DEPLOY, *other, "-e", "prune=true").succeeded().changed[HOST] == 0

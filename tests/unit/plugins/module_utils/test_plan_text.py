@@ -100,7 +100,9 @@ def test_what_is_new_or_as_wanted_has_no_diff():
 
 
 def test_what_left_the_inventory_is_told_only_of_hosts_that_list_their_instances():
-    made = {"hosts": {"h": {"instances": [full("one")]}, "i": {"instances": []}}}
     surveys = dict((host, {"instances": {"one": {}, "old": {}}}) for host in ("h", "i"))
-    assert plan_text.left_over(made, surveys, ["h"]) == {"h": ["old"]}
-    assert plan_text.left_over(made, surveys, []) == {}
+    assert plan_text.left_over({"h": ["one"]}, surveys) == {"h": ["old"]}
+    assert plan_text.left_over({"h": [], "gone": []}, surveys) == {"h": ["old", "one"]}
+    assert plan_text.left_over({}, surveys) == {}
+    assert plan_text.left_over_lines({"h": ["old", "one"]}) == ["h: left the inventory: old, one; deploy.yml -e prune=true removes what left"]
+    assert plan_text.left_over_lines({"h": ["old"]}, True) == ["h: left the inventory: old; removed by this run"]

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import copy
+
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery
 
 
@@ -95,3 +97,26 @@ def test_status_has_a_row_for_every_host():
     assert (b["unit"], b["release"], b["previous"], b["answers"]) == ("active", "r2", "r1", "no: port closed")
     assert recovery.status_rows("h", {"instances": {}}, {})[0]["unit"] == "serves nothing"
     assert "no route" in recovery.status_rows("h", {"unreachable": True, "error": "no route"}, {})[0]["unit"]
+
+
+def test_a_survey_without_what_will_be_gone():
+    def container(name, instance):
+        return {"name": name, "labels": {"vllm-ascend-fleet.instance": instance} if instance else {}}
+
+    survey = {
+        "instances": {"old": {}, "one": {}}, "containers": [container("c-old", "old"), container("c-one", "one"), container("alien", None)],
+        "ports": {"8000": {"free": False, "listener": {"instance": "old"}}, "8001": {"free": False, "listener": {"instance": None}}},
+        "chips": [
+            {"index": 0, "holders": ["c-old"], "processes": [{"pid": 1, "container": "c-old"}, {"pid": 2, "container": None}], "hbm_used_mib": 60000},
+            {"index": 1, "holders": ["alien"], "processes": [{"pid": 3, "container": "alien"}], "hbm_used_mib": 60000},
+            {"index": 2, "holders": ["c-old", "alien"], "processes": [{"pid": 4, "container": "alien"}], "hbm_used_mib": 9}]}
+    before = copy.deepcopy(survey)
+    seen = recovery.without(survey, ["old"])
+    assert survey == before
+    assert sorted(seen["instances"]) == ["one"] and [c["name"] for c in seen["containers"]] == ["c-one", "alien"]
+    assert seen["ports"]["8000"] == {"free": True, "listener": None} and seen["ports"]["8001"] == before["ports"]["8001"]
+    assert seen["chips"][0] == {"index": 0, "holders": [], "processes": [], "hbm_used_mib": None}
+    assert seen["chips"][1] == before["chips"][1]
+    assert seen["chips"][2]["holders"] == ["alien"] and seen["chips"][2]["processes"] == before["chips"][2]["processes"]
+    assert recovery.without(survey, []) is survey and recovery.without(None, ["old"]) is None
+    assert recovery.without({"unreachable": True}, ["old"]) == {"unreachable": True}
