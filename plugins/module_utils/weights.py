@@ -474,16 +474,20 @@ def settle(path, incoming, hashes, where):
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(os.path.join(incoming, name))
         raise WeightsError("what came from %s is no whole model: %s; nothing was put into %s" % (where, shorten(problems), path))
+    noted = read_manifest(path)
     for name in order(listing(incoming)):
         target = os.path.join(path, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
+        if noted and not (os.path.exists(target) and os.path.samefile(target, os.path.join(incoming, name))):
+            noted.pop(name, None)
         os.rename(os.path.join(incoming, name), target)
     shutil.rmtree(incoming)
     left = check(path)
     if left:
         raise WeightsError("%s has all files of %s, and others beside them: %s; remove those" % (path, where, shorten(left)))
-    if hashes:
-        write_manifest(path, hashes)
+    if hashes or noted is not None:
+        # Without the source's hashes those of what was replaced are open again.
+        write_manifest(path, hashes or noted)
 
 
 def ensure_manifest(path, wanted, again, check_mode, wait_s):

@@ -245,6 +245,21 @@ def test_the_manifest_is_written_once_and_sha256sum_reads_it(tmp_path):
         manifest(folder)
 
 
+def test_what_was_replaced_is_hashed_anew(server, tmp_path):
+    """A newer revision from a server without a manifest must not be held to the old hashes."""
+    folder = tmp_path / "m"
+    weights.ensure(str(folder), "http", server.url)
+    assert manifest(folder) == "written"
+    old = weights.read_manifest(str(folder))
+    (folder / SHARDS[0]).write_bytes(b"")
+    data = (tmp_path / "www" / SHARDS[0]).read_bytes()
+    (tmp_path / "www" / SHARDS[0]).write_bytes(data[:-1] + b"?")
+    weights.ensure(str(folder), "http", server.url)
+    assert manifest(folder) == "written"
+    new = weights.read_manifest(str(folder))
+    assert [name for name in new if new[name] != old[name]] == [SHARDS[0]] and manifest(folder, again=True) == "present"
+
+
 def test_hashing_goes_on_after_a_kill(tmp_path, monkeypatch):
     folder, done = model(tmp_path / "m"), []
     real = weights.sha256_of
