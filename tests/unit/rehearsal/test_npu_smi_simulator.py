@@ -174,7 +174,7 @@ def test_every_lever_that_something_reads_may_be_pulled():
     levers = set(yaml.safe_load((ROOT / "roles/rehearsal_fleet/vars/main.yml").read_text())["__rehearsal_fleet_levers"])
     read = set()
     files = list((ROOT / "roles/rehearsal_fleet/files/engine/vllm_sim").glob("*.py"))
-    files += [path for path in (ROOT / "roles/rehearsal_fleet/files").glob("*/rootfs/usr/local/*/**/*") if path.is_file()]
+    files += [path for path in (ROOT / "roles/rehearsal_fleet/files").glob("*/rootfs/usr/local/*/**/*") if path.is_file() and path.suffix != ".pyc"]
     for path in files:
         read.update(re.findall(r'\b(?:fault|chips|value|lever|seconds)\("([a-z_]+)"', path.read_text()))
     assert levers == read
