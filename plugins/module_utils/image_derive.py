@@ -85,7 +85,9 @@ def marked(text):
 
 def source_of(module):
     """Source text of one of our module_utils, also when it sits in ansible's zip on a host."""
-    return module.__loader__.get_source(module.__name__)
+    source = module.__loader__.get_source(module.__name__)
+    # Ansible's own loader of collections gives bytes.
+    return source.decode("utf-8") if isinstance(source, bytes) else source
 
 
 # --- I/O ------------------------------------------------------------------------------------------------------------

@@ -18,18 +18,9 @@ description:
   - The patch files are looked at on the controller first. A missing or altered one fails before anything is transferred.
   - A failed build leaves no partial image and no file behind. The base image stays, since the next try needs it.
 extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
   - vllm_ascend.fleet.container_engine
 attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed, or would change, in diff mode.
-    support: full
-  platform:
-    description: Target operating systems.
-    support: full
-    platforms: posix
   action:
     description: Has an action plugin of the same name, which checks and transfers the files of the controller.
     support: full

@@ -16,17 +16,6 @@ description:
     systemd says of it, C(npu-smi info), and the kernel's last warnings.
   - Whatever stands in the secret files of the instances or in O(secrets), or looks like a secret, is hidden before it leaves the host.
   - Changes nothing. What cannot be read says so in its own place.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: linux with systemd 240 or later
 options:
   instances:
     description: The instances, as the filter P(vllm_ascend.fleet.installed#filter) gives them. Read are C(name), C(unit) and C(container).
@@ -76,6 +65,8 @@ options:
     description: The C(systemctl) to use.
     type: str
     default: systemctl
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

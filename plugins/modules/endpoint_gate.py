@@ -27,10 +27,6 @@ attributes:
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: linux with systemd 240 or later
 options:
   instances:
     description:
@@ -85,6 +81,8 @@ options:
     type: path
 seealso:
   - module: vllm_ascend.fleet.release
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

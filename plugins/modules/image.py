@@ -17,18 +17,8 @@ description:
     a pull dies or crawls.
   - The architecture is compared before the pull and after it.
 extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
   - vllm_ascend.fleet.container_engine
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed, or would change, in diff mode.
-    support: full
-  platform:
-    description: Target operating systems.
-    support: full
-    platforms: posix
 options:
   reference:
     description:

@@ -16,21 +16,6 @@ description:
   - Needs nothing on the host but Python 3.7. It is meant to run as root; as another user it sees less and says so.
 author:
   - The vllm_ascend.fleet authors (@vllm-ascend)
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return the same without changing anything.
-    support: full
-    details:
-      - The module never changes the host.
-  diff_mode:
-    description: Returns details on what has changed when in diff mode.
-    support: N/A
-    details:
-      - The module never changes the host.
-  platform:
-    description: Target operating systems that the module works on.
-    platforms: linux
-    support: full
 options:
   ports:
     description:
@@ -92,6 +77,8 @@ options:
     description: Also return the installed unit and environment of each instance.
     type: bool
     default: false
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

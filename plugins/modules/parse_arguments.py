@@ -16,17 +16,6 @@ description:
     that nobody knows stands last, so that the parser reads all others and then ends before anything is loaded.
   - Fails when a parser objects. A parser that does not come to reading, for whatever reason, is a warning and not a verdict.
   - Changes nothing. The image must be on the host; it is never pulled.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: linux
 options:
   instances:
     description: The instances, as the plan gives them. Read are C(name), C(image_reference), C(arguments), C(environment) and C(mounts).
@@ -44,6 +33,8 @@ options:
   engine_path:
     description: Path of the engine's command.
     type: path
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

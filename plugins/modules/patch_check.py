@@ -16,17 +16,6 @@ description:
   - The series is also put in and taken out again, after which every file of the sources must be bit for bit what it was.
   - A patch that the sources already contain is proposed for removal. One that fits only in part or not at all fails the task.
   - Without O(trees) the sources are taken out of the image by the controller's container engine. The image stays there afterwards.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: posix
 options:
   patch_set:
     description: Name of a patch set of the catalogue.
@@ -79,6 +68,8 @@ options:
     default: 7200
 seealso:
   - module: vllm_ascend.fleet.patch_series
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

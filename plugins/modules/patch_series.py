@@ -17,17 +17,6 @@ description:
   - Line ends are never converted. The owner of the tree and the configuration of git have no influence.
 requirements:
   - git
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed, or would change, in diff mode.
-    support: full
-  platform:
-    description: Target operating systems.
-    support: full
-    platforms: posix
 options:
   patches:
     description: The patches, in the order in which they are applied.
@@ -54,6 +43,8 @@ options:
   git:
     description: Path of git, when it is not in the usual places.
     type: path
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
 """
 
 EXAMPLES = r"""

@@ -14,17 +14,6 @@ author:
 description:
   - Reads the C(fleet_*) variables of every host of the play, the catalogue, the lock file and the patch files, and makes the plan.
   - Runs on the controller, once for all hosts. Changes nothing but the report and, with O(stage=complete), the lock file.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: posix
 options:
   stage:
     description:
@@ -72,6 +61,8 @@ options:
     description: Plan and judge as if instances that left the inventory were gone, because they will be removed before anything new starts.
     type: bool
     default: false
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

@@ -19,17 +19,6 @@ description:
   - Accepts and changes nothing. A password is never sent to a host whose key is not known. Needs paramiko on the controller.
   - Shows one table and below it what is in the way, with the remedy. A host that cannot be talked to does not fail the task.
   - Meant to run with C(run_once).
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: posix
 options:
   hosts:
     description:
@@ -50,6 +39,8 @@ options:
     type: path
 seealso:
   - module: vllm_ascend.fleet.survey
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

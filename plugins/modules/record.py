@@ -14,17 +14,6 @@ author:
 description:
   - Reads what the roles C(release) and C(prove) left of every host, prints one line per instance with a C(curl) that
     works when pasted, and writes C(run.json). Runs on the controller.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: posix
 options:
   plan:
     description: The plan that was carried out.
@@ -38,6 +27,8 @@ options:
     description: Folder of the run on the controller.
     type: path
     required: true
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

@@ -16,16 +16,9 @@ description:
   - A container whose description, image or files changed is made anew, with an empty engine; the registries keep their images.
   - Containers of the same fleet that are no longer described are removed.
 attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
   diff_mode:
     description: Returns details on what has changed, or would change, in diff mode.
     support: none
-  platform:
-    description: Target operating systems.
-    support: full
-    platforms: posix
 options:
   name:
     description: Name of the fleet; every container, volume and network of it starts with this.
@@ -78,6 +71,8 @@ options:
     description: Command of the container engine.
     type: str
     default: docker
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
 """
 
 EXAMPLES = r"""

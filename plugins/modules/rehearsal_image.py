@@ -15,16 +15,9 @@ description:
     image as a label, and is built again only when that hash changed.
   - With O(publish), the image is also pushed to a registry unless that registry already holds this very image.
 attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
   diff_mode:
     description: Returns details on what has changed, or would change, in diff mode.
     support: none
-  platform:
-    description: Target operating systems.
-    support: full
-    platforms: posix
 options:
   tag:
     description: Local name of the image.
@@ -46,6 +39,8 @@ options:
     description: Command of the container engine.
     type: str
     default: docker
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
 """
 
 EXAMPLES = r"""

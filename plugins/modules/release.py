@@ -18,17 +18,6 @@ description:
     exchange their devices. Starting does not wait for readiness, that is the task of M(vllm_ascend.fleet.endpoint_gate).
   - When a step fails, links, units and secrets are put back, what ran before is started again, and the message says so.
   - Containers and unit files that are not ours are never touched, and masked units are never unmasked.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: full
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: linux with systemd 240 or later
 options:
   state:
     description:
@@ -78,6 +67,8 @@ options:
     description: The C(systemctl) to use.
     type: str
     default: systemctl
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
 """
 
 EXAMPLES = r"""

@@ -14,17 +14,6 @@ author:
 description:
   - Prints one line per instance from what M(vllm_ascend.fleet.survey) and M(vllm_ascend.fleet.endpoint_gate) left of every host of the play.
     Runs on the controller.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: posix
 options:
   survey:
     description: Name of the variable that holds the result of M(vllm_ascend.fleet.survey).
@@ -34,6 +23,8 @@ options:
     description: Name of the variable that holds the result of M(vllm_ascend.fleet.endpoint_gate).
     type: str
     required: true
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

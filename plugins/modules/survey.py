@@ -14,17 +14,6 @@ author:
 description:
   - Runs M(vllm_ascend.fleet.npu_info) with the given options, in one round trip. A host that does not answer, refuses the login or has no usable Python does
     not fail the task, it gives a survey that names the reason and the remedy, for M(vllm_ascend.fleet.plan) to judge.
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: N/A
-  platform:
-    description: Target OS/families that can be operated against.
-    support: full
-    platforms: linux
 options:
   request:
     description: Options of M(vllm_ascend.fleet.npu_info).
@@ -38,6 +27,8 @@ options:
 seealso:
   - module: vllm_ascend.fleet.reach
   - module: vllm_ascend.fleet.npu_info
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""

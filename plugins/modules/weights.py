@@ -17,17 +17,6 @@ description:
     A killed download goes on where it stopped. Free space is looked at before anything is transferred.
   - A folder that several hosts share has one writer at a time, by a lock file. The others wait and then find it whole.
   - The sha256 of every file is written once to C(weights.sha256), in the form of C(sha256sum).
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed, or would change, in diff mode.
-    support: full
-  platform:
-    description: Target operating systems.
-    support: full
-    platforms: posix
 options:
   path:
     description: Folder of the model.
@@ -71,6 +60,8 @@ options:
     description: Seconds for a hub's client, and to wait for another writer.
     type: int
     default: 86400
+extends_documentation_fragment:
+  - vllm_ascend.fleet.attributes
 """
 
 EXAMPLES = r"""
