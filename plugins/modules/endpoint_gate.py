@@ -184,7 +184,6 @@ class Watcher:
                 self.asked = time.monotonic()
             return self.shown.get(name) or {"error": self.error or "systemd does not know %s" % name}
 
-
     def chips(self):
         """What npu-smi says of all chips, see endpoint.judge_chips; one call serves the instances that ask at about the same time."""
         with self.lock:
@@ -195,7 +194,8 @@ class Watcher:
                 info = survey.npu_smi_result(
                     path, done["rc"], done["timed_out"], time.monotonic() - started, done["stdout"], done["stderr"], None)["info"]
                 chips = survey.join_chips(info, glob.glob("/dev/davinci*"))[1]
-                self.seen = {"health": dict((chip["device"], chip["health"]) for chip in chips if chip["device"]), "error": "npu-smi: %s" % info.get("reason", info["kind"]) if info.get("error") else None}
+                self.seen = {"health": dict((chip["device"], chip["health"]) for chip in chips if chip["device"]),
+                             "error": "npu-smi: %s" % info.get("reason", info["kind"]) if info.get("error") else None}
                 self.looked = time.monotonic()
             return self.seen
 

@@ -111,7 +111,8 @@ def test_diagnose_hands_on_a_failure(act):
 def test_plan_learns_from_every_builder(act, tmp_path):
     lock = tmp_path / "images.lock.yml"
     hosts = {host: {"fleet_images_lock": str(lock), "__acquire_built": {"results": [
-        {"target": f"r:5000/x:{host}", "origin": f"q/x:{host}", "digest": "sha256:1", "base_digest": "sha256:2"}, {"skipped": True}]}} for host in ("a2-1", "a3-1")}
+        {"target": f"r:5000/x:{host}", "origin": f"q/x:{host}", "digest": "sha256:1", "base_digest": "sha256:2"}, {"skipped": True}]}}
+        for host in ("a2-1", "a3-1")}
     hosts["a2-2"] = {"fleet_images_lock": str(lock), "__acquire_built": {"skipped": True, "results": []}}
     given = {"stage": "complete", "built": []}
     assert act(plan, hosts, check_mode=True, **given)[0]["changed"] and not lock.exists()
