@@ -9,6 +9,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
 
 
+BASE_LABEL = "vllm-ascend-fleet.base-digest"
 PATCH_SET_LABEL = "vllm-ascend-fleet.patch-set"
 
 
@@ -55,11 +56,13 @@ def without(survey, names):
 
 
 def our_images(survey):
-    """References of the images on a host that exist because of us: those we built, and those that our instances name.
+    """References of the images on a host that exist because of us: those we built, their bases, and those that our instances name.
 
-    Images that a base was pulled for are not ours to judge and stay, as does one that somebody else's container uses.
+    We pull by digest, so a base that carries a tag was somebody else's wish and stays, as does an image that another's container uses.
     """
     named = set(manifest.get("image_reference") for manifest in installed(survey))
+    bases = set((image.get("labels") or {}).get(BASE_LABEL) for image in (survey or {}).get("images") or [])
+    bases.update((reference or "").partition("@")[2] for reference in named)
     result = set()
     foreign = [c.get("image") or "" for c in (survey or {}).get("containers") or [] if INSTANCE_LABEL not in (c.get("labels") or {})]
     for image in (survey or {}).get("images") or []:
@@ -67,7 +70,8 @@ def our_images(survey):
         names = digests + (image.get("tags") or [])
         if any(used in names or (used and _bare(image.get("id")).startswith(_bare(used))) for used in foreign):
             continue
-        if PATCH_SET_LABEL in (image.get("labels") or {}) or named & set(digests):
+        base = not image.get("tags") and bases & set(digest.partition("@")[2] for digest in digests)
+        if PATCH_SET_LABEL in (image.get("labels") or {}) or named & set(digests) or base:
             result.update(digests)
             result.update(image.get("tags") or [])
     return sorted(result)

@@ -84,6 +84,14 @@ def test_images_of_others_are_not_ours():
         assert recovery.our_images(theirs) == ["r:5000/x@sha256:1"], "somebody else uses it"
 
 
+def test_the_base_of_an_image_of_ours_goes_with_it_unless_somebody_tagged_it():
+    built = {"digests": ["r:5000/y@sha256:2"], "tags": [], "labels": {"vllm-ascend-fleet.patch-set": "f", "vllm-ascend-fleet.base-digest": "sha256:9"}}
+    base = {"digests": ["m.daocloud.io/quay.io/y@sha256:9"], "tags": [], "labels": {}}
+    assert recovery.our_images({"images": [built, base]}) == ["m.daocloud.io/quay.io/y@sha256:9", "r:5000/y@sha256:2"]
+    assert recovery.our_images({"images": [built, dict(base, tags=["y:v1"])]}) == ["r:5000/y@sha256:2"]
+    assert recovery.our_images({"images": [base]}) == []
+
+
 def test_only_instances_with_a_secret_get_the_key():
     instances = [{"name": "a", "secret": True}, {"name": "b", "secret": False}]
     assert recovery.secrets(instances, "k") == {"a": {"VLLM_API_KEY": "k"}}
