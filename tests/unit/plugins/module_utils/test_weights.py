@@ -355,9 +355,10 @@ def client(tmp_path, monkeypatch):
     bin_folder.mkdir()
     for name in ("hf", "modelscope"):
         path = bin_folder / name
-        path.write_text("#!/bin/sh\nenv > '%s'\necho \"$@\" > '%s'\nfor last; do :; done\ncp -r '%s'/. \"$last\"\n"
-                        "[ ! -e '%s' ] || { echo 'Repository Not Found' >&2; exit 1; }\n" % (
-            tmp_path / "env", tmp_path / "args", tmp_path / "hub", tmp_path / "fail"))
+        path.write_text(
+            "#!/bin/sh\nenv > '%s'\necho \"$@\" > '%s'\nfor last; do :; done\ncp -r '%s'/. \"$last\"\n"
+            "[ ! -e '%s' ] || { echo 'Repository Not Found' >&2; exit 1; }\n" % (
+                tmp_path / "env", tmp_path / "args", tmp_path / "hub", tmp_path / "fail"))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", "%s:%s" % (bin_folder, os.environ["PATH"]))
     return tmp_path

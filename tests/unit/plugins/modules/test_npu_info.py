@@ -202,9 +202,22 @@ def test_bad_parameters(parameters, message):
     assert rc == 1 and message in result["msg"]
 
 
+class Listener(socket.socket):
+    """Its close also ends the thread in accept(), which would else take a connection from whoever gets the descriptor next."""
+
+    thread = None
+
+    def close(self):
+        if self.thread is not None:
+            self.shutdown(socket.SHUT_RDWR)
+            self.thread.join()
+            self.thread = None
+        super().close()
+
+
 def engine_socket(path, answers):
     """A container engine's socket that answers the given paths with JSON and everything else with 404."""
-    server = socket.socket(socket.AF_UNIX)
+    server = Listener(socket.AF_UNIX)
     server.bind(path)
     server.listen(8)
 
@@ -219,7 +232,8 @@ def engine_socket(path, answers):
                 body = json.dumps(answers.get(wanted, {"message": "no such thing"})).encode()
                 status = b"200 OK" if wanted in answers else b"404 Not Found"
                 connection.sendall(b"HTTP/1.0 " + status + b"\r\nContent-Type: application/json\r\n\r\n" + body)
-    threading.Thread(target=serve, daemon=True).start()
+    server.thread = threading.Thread(target=serve, daemon=True)
+    server.thread.start()
     return server
 
 

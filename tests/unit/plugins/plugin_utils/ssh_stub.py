@@ -28,12 +28,16 @@ class Fleet:
         self.default, self.behaviour, self.logins, self.commands = dict(default), {}, [], []
         self.listener = socket.create_server(("0.0.0.0", 0), backlog=256)
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
 
     def of(self, address):
         return dict(self.default, **self.behaviour.get(address, {}))
 
     def close(self):
+        # Wakes the thread in accept(), which would else take a connection from whoever gets the descriptor next.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.listener.close()
 
     def _serve(self):
