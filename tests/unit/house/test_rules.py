@@ -19,8 +19,7 @@ FORBIDDEN = {
     "an error ignored": r"(?i)ignore_errors:\s*(true|yes)|\|\|\s*true\b",
     "an exception swallowed": r"except (Exception|BaseException)?\s*:\s*\n?\s*pass\b",
     "lint turned off without naming the rule": r"#\s*noqa\s*$",
-    "a package index": r"pypi\.org|pythonhosted\.org",
-    "a path of the authors' machine": r"/work/(main|shared)\b",
+    "a package index of somebody's": r"index[-_]url[=\s]+https?://(?!\S*example)",
 }
 # Where the words stand for another reason, by file.
 EXCUSED = {
@@ -58,7 +57,7 @@ def test_nothing_forbidden(what):
     ("make x || true", "an error ignored"),
     ("except Exception:\n    pass", "an exception swallowed"),
     ("x = 1  # noqa", "lint turned off without naming the rule"),
-    ("https://pypi.org/simple", "a package index"),
+    ("pip install --index-url https://packages.corp/simple x", "a package index of somebody's"),
 ])
 def test_a_planted_fault_is_found(text, what):
     assert re.search(FORBIDDEN[what], text, re.MULTILINE)
