@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -97,9 +98,14 @@ class Box:
         words, env, port = self.command(*words, **environment)
         log = self.root / "log"
         with open(log, "w", encoding="utf-8") as out:
-            process = subprocess.Popen(words, env=env, stdout=out, stderr=out)
+            process = subprocess.Popen(words, env=env, stdout=out, stderr=out, preexec_fn=end_with_parent)  # pylint: disable=subprocess-popen-preexec-fn
         self.processes.append(process)
         return Server(process, port, log)
+
+
+def end_with_parent():
+    """ansible-test runs each test in a fork that ends without tearing down fixtures of the module."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Server:
