@@ -14,9 +14,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-INVENTORY = ROOT / "inventories" / "rehearsal"
-STATE = Path.home() / ".local" / "state" / "vllm_ascend_fleet" / "rehearsal"
-ADDRESSES = {"a2-1": "172.31.240.11", "a3-1": "172.31.240.12", "duo-1": "172.31.240.13"}
+# Another checkout on the same machine brings a fleet of its own: an inventory with another rehearsal_fleet_name and subnet.
+INVENTORY = Path(os.environ.get("REHEARSAL_INVENTORY") or ROOT / "inventories" / "rehearsal")
+
+
+def described():
+    """({host: address} of the inventory, the state folder of its fleet)."""
+    listed = json.loads(subprocess.run([BIN / "ansible-inventory", "-i", INVENTORY, "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", "-i", INVENTORY, "-m", "ansible.builtin.debug", "-a",
+                                       "var=rehearsal_fleet_state_directory", "-o"], cwd=ROOT, capture_output=True, text=True,
+                                      check=True).stdout.partition("=>")[2])
+    hosts = listed["_meta"]["hostvars"]
+    return {host: known["ansible_host"] for host, known in hosts.items() if "ansible_host" in known}, Path(
+        shown["rehearsal_fleet_state_directory"])
+
+
+ADDRESSES, STATE = described()
 
 
 class Play:

@@ -12,11 +12,12 @@ import urllib.error
 import urllib.request
 
 import pytest
-from fleet_operator import BIN, ROOT, module, on, play, run
+from fleet_operator import ADDRESSES, BIN, ROOT, module, on, play, run
 
 DEPLOY = "deploy_gemma4.yml"
 MODELS = {"gemma-4-E2B-it": 1, "gemma-4-E4B-it": 1, "gemma-4-26B-A4B-it": 2, "gemma-4-31B-it": 4}
-HOSTS = {"a2-1": "172.31.240.11", "a3-1": "172.31.240.12"}
+HOSTS = {host: ADDRESSES[host] for host in ("a2-1", "a3-1")}
+NOBODY = ADDRESSES["a2-1"].rpartition(".")[0] + ".250"
 SHORTER = json.dumps({"fleet_models": {"gemma-4-E2B-it": {"arguments": {"max-model-len": 4096}}}})
 FAULTS = "/usr/local/Ascend/driver/lib64/rehearsal_faults"
 KEY = "sk-planted-secret-0123456789"
@@ -195,7 +196,7 @@ def test_an_image_comes_from_another_mirror_when_one_lies():
      ["placement", "a2-1"]),
     ({"fleet_models": {"gemma-4-E2B-it": {"arguments": {"max-modle-len": 1}}}}, ["did you mean 'max-model-len'"]),
     ({"ansible_python_interpreter": "/opt/no/python3"}, ["host.reachable", "/opt/no/python3", "ansible_python_interpreter"]),
-    ({"ansible_host": "172.31.240.250", "ansible_ssh_timeout": 2}, ["host.reachable", "172.31.240.250"]),
+    ({"ansible_host": NOBODY, "ansible_ssh_timeout": 2}, ["host.reachable", NOBODY]),
 ])
 def test_bad_input_is_a_clear_error_before_any_host_is_changed(variables, words):
     done = play(DEPLOY, "--limit", "a2-1", *extra(**variables)).refused(*words)
@@ -231,7 +232,7 @@ def test_an_api_key_is_asked_for_and_never_shown():
 
 def test_the_300i_duo_serves_its_own_model():
     play("playbooks/deploy.yml", "--limit", "duo-1").succeeded()
-    assert served("172.31.240.13", 8000)["id"] == "qwen3-0.6b"
+    assert served(ADDRESSES["duo-1"], 8000)["id"] == "qwen3-0.6b"
     assert play("playbooks/deploy.yml", "--limit", "duo-1").succeeded().changed["duo-1"] == 0
 
 
