@@ -93,7 +93,7 @@ class Probes:
 
     def __init__(self, instance, params, watcher, engine):
         self.instance, self.params, self.watcher, self.engine = instance, params, watcher, engine
-        self.key = params["api_keys"].get(instance["name"])
+        self.key = params["api_keys"].get(instance["name"]) or (read_key(instance["name"]) if instance.get("secret") else None)
         self.known = None
         self.since = self.begun()
 
@@ -152,8 +152,13 @@ class Probes:
             data = json.loads(result["stdout"])[0]
         except (ValueError, IndexError):
             return None, "container %s: %s" % (self.instance["container"], container_cli.last_line(result["stderr"]) or "not found")
-        if ((data.get("Config") or {}).get("Labels") or {}).get(release.INSTANCE_LABEL) != self.instance["name"]:
+        labels = (data.get("Config") or {}).get("Labels") or {}
+        if labels.get(release.INSTANCE_LABEL) != self.instance["name"]:
             return None, "container %s is not ours" % self.instance["container"]
+        wanted = self.instance.get("release")
+        wanted = wanted.get("id") if isinstance(wanted, dict) else wanted
+        if wanted and labels.get(release.RELEASE_LABEL, wanted) != wanted:
+            return None, "container %s is of release %s, not %s" % (self.instance["container"], labels[release.RELEASE_LABEL], wanted)
         return (data.get("State") or {}).get("Pid") or None, None
 
     def ask(self, path, body=None, seconds=HTTP_S):
@@ -250,6 +255,16 @@ class Probes:
         return result["stdout"].splitlines() if result["rc"] == 0 else []
 
 
+def read_key(name):
+    """The API key in the secret's file of an instance, or None; the server then says that it wants one."""
+    try:
+        with open("%s/%s.secret" % (release.SECRET_DIRECTORY, name), encoding="utf-8") as stream:
+            variables = dict(line.rstrip("\n").split("=", 1) for line in stream if "=" in line)
+    except OSError:
+        return None
+    return variables.get("VLLM_API_KEY")
+
+
 def scan_processes(inodes):
     """({socket inode: [pid]} of the wanted inodes, {pid: parent pid}) from /proc."""
     holders, parents = {}, {}
@@ -287,9 +302,10 @@ def describe(pid):
 
 def prove(instance, params, watcher, engine, look_only, results):
     """Prove one instance and put the result into ``results``; runs in a thread of its own."""
-    secrets = [str(key) for key in params["api_keys"].values()]
     probes = Probes(instance, params, watcher, engine)
+    secrets = [str(key) for key in params["api_keys"].values()] + ([probes.key] if probes.key else [])
     prover = domain.Prover(instance, probes, time.monotonic, time.sleep)
+    params.get("provers", {})[instance["name"]] = prover
     try:
         result = prover.once() if look_only else prover.run()
         lines = [] if result["ready"] else probes.journal()

@@ -15,6 +15,8 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release as domain
 
 QUICK_S = 60.0
+# Ending of a secret's file that a change keeps until it is proven.
+BEFORE = ".before"
 
 
 def read_text(path):
@@ -264,24 +266,33 @@ def with_previous(host, wanted, instances):
             raise domain.ReleaseError("instance '%s': previous release %s in %s is incomplete" % (
                 entry["name"], target, path["releases"]))
         entry["release"] = {"id": target, "files": files}
-        # Secrets have no releases: the one in force stays.
-        entry["secret_text"] = read_text(path["secret"])
+        # Secrets have no releases: the one in force stays, or the one that a change which is being undone has put aside.
+        entry["secret_text"] = read_text(path["secret"] + BEFORE) or read_text(path["secret"])
     return wanted
 
 
-def apply(host, wanted, found, steps, keep):
-    """Carry out the steps of all instances as one change."""
+def prepare(host, wanted, steps):
+    """Put the folders of new releases in place, which changes nothing that runs."""
+    for entry in wanted:
+        if steps[entry["name"]]["write"] and not host.has_release(entry):
+            host.write_release(entry)
+
+
+def apply(host, wanted, found, steps, keep, leaving=()):
+    """Carry out the steps of all instances as one change.
+
+    :param leaving: entries of running instances that stop as well, because what is wanted may need their NPUs and ports.
+    """
     def chosen(key):
         return [entry for entry in wanted if steps[entry["name"]][key]]
 
-    for entry in chosen("write"):
-        if not host.has_release(entry):
-            host.write_release(entry)
+    prepare(host, wanted, steps)
     undo = Undo(host, found)
     try:
-        if chosen("stop"):
-            undo.stopped(chosen("stop"))
-            host.stop(chosen("stop"))
+        stopping = chosen("stop") + list(leaving)
+        if stopping:
+            undo.stopped(chosen("stop"), leaving)
+            host.stop(stopping)
         for entry in wanted:
             step, path, name = steps[entry["name"]], host.where(entry), entry["name"]
             undo.touched(entry)
@@ -326,9 +337,9 @@ class Undo:
         """Remember an instance whose files are about to change."""
         self.entries.append(entry)
 
-    def stopped(self, entries):
+    def stopped(self, entries, leaving=()):
         """Remember instances that are about to be stopped."""
-        self.halted = [entry for entry in entries if domain.is_running(self.found[entry["name"]])]
+        self.halted = [entry for entry in entries if domain.is_running(self.found[entry["name"]])] + list(leaving)
 
     def run(self, error):
         """Undo; returns the ReleaseError that tells both stories."""
@@ -357,8 +368,12 @@ class Undo:
             error, ", started again: " + ", ".join(entry["unit"] for entry in self.halted) if self.halted else ""), details)
 
 
-def present(host, wanted, params, check_mode):
-    """Install, or switch back to, the wanted releases. Returns (changed, diff, actions by instance)."""
+def compare(host, wanted):
+    """What separates the host from the wanted releases.
+
+    :returns: (found, steps, actions, changes, diff), the first three by instance, changes as a list of entries.
+    :raises ReleaseError: when something that is not ours stands in the way.
+    """
     found = host.find(wanted)
     reasons = [reason for entry in wanted for reason in domain.refusals(entry, found[entry["name"]])]
     if reasons:
@@ -367,6 +382,12 @@ def present(host, wanted, params, check_mode):
     actions = dict((name, step["actions"]) for name, step in steps.items())
     changes = [entry for entry in wanted if actions[entry["name"]]]
     diff = [part for entry in changes for part in domain.diff(entry, found[entry["name"]], steps[entry["name"]])]
+    return found, steps, actions, changes, diff
+
+
+def present(host, wanted, params, check_mode):
+    """Install, or switch back to, the wanted releases. Returns (changed, diff, actions by instance)."""
+    found, steps, actions, changes, diff = compare(host, wanted)
     if changes and not check_mode:
         apply(host, changes, found, steps, params["keep"])
     return bool(changes), diff, actions
