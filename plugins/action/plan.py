@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "overrides"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
@@ -39,16 +39,19 @@ class ActionModule(ActionBase):
             "prune": {"type": "bool", "default": False},
             "deep": {"type": "bool", "default": False},
             "conclude": {"type": "bool", "default": False},
+            "overrides": {"type": "dict", "default": {}},
         })
         task_vars = task_vars or {}
         hosts = list(task_vars.get("ansible_play_hosts_all") or [])
         try:
             variables = {host: fleet_variables(task_vars["hostvars"], host) for host in hosts}
-            planning = Planning(variables, args["model"] or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts))
+            overrides = args["overrides"] if args["stage"] == "intent" else workspace.load("run")["overrides"]
+            overrides = {key: value for key, value in overrides.items() if value not in (None, "")}
+            planning = Planning(variables, args["model"] or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts), overrides)
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
-                return self._intent(planning, args)
+                return self._intent(planning, args, overrides)
             surveys = workspace.load("surveys")
             left = planning.left_over(surveys)
             if args["prune"]:
@@ -57,7 +60,7 @@ class ActionModule(ActionBase):
                 return self._complete(planning, surveys, task_vars["hostvars"])
             if args["stage"] == "show":
                 return self._show(planning, surveys, args, left)
-            return self._judge(planning, surveys, args, left, task_vars["hostvars"])
+            return self._judge(planning, surveys, args, left, task_vars["hostvars"], task_vars.get("groups") or {})
         except PlanningError as error:
             return self._refuse(error.args[0])
         except (gate.GateError, workspace.Missing) as error:
@@ -87,19 +90,21 @@ class ActionModule(ActionBase):
                 result[host].append((level, dict(values, **layered)))
         return result
 
-    def _intent(self, planning, args):
+    def _intent(self, planning, args, overrides):
         planning.build()
         nonce, requests = secrets.token_hex(16), planning.requests(args["texts"])
         workspace.save("requests", {host: dict(request, deep=args["deep"], nonce=nonce) for host, request in requests.items()})
         directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
-        workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"]})
+        workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"], "overrides": overrides})
         return {"changed": False, "directory": directory, "weights": {host: request["weights"] for host, request in requests.items()}}
 
-    def _judge(self, planning, surveys, args, left, hostvars):
+    def _judge(self, planning, surveys, args, left, hostvars, groups):
         made, run = planning.build(surveys), workspace.load("run")
         verdict, contexts = planning.judge(made, surveys)
         differences = self._keep(planning, made, surveys, run)
         workspace.save("left_over", left)
+        gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
+        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": {}, "hooks": planning.rollout["hooks"]}))
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
@@ -114,7 +119,7 @@ class ActionModule(ActionBase):
                 len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
         proof = workspace.load("proof", {})
         work = [host for host in made["hosts"] if host not in unready and (
-            recovery.has_work(made["hosts"][host], differences[host], proof.get(host)) or (args["prune"] and left.get(host)))]
+            recovery.has_work(made["hosts"][host], differences[host], proof.get(host), surveys[host]) or (args["prune"] and left.get(host)))]
         result = {"changed": False, "unready": unready, "waived": verdict["waived"], "work": work, "left_over": left,
                   "ready": [host for host in made["hosts"] if host not in unready],
                   "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"])}

@@ -43,7 +43,7 @@ def select(catalogue, model=None, suite=None):
     return None, []
 
 
-def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=None, render=None):
+def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=None, render=None, overrides=None):
     """Make the plan.
 
     :param str fleet: the fleet's name.
@@ -53,6 +53,7 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     :param dict lock: the lock file, {"images": {...}, "targets": {...}}.
     :param dict surveys: {host: survey}; None before the hosts were looked at, then devices, images and releases stay open.
     :param selection: set of model names the run is about, None for all.
+    :param dict overrides: keys of an instance that this run lays over all others; "patch_set" only where there is one.
     :param render: callable(instance, engine name, engine path, state directory) -> release, or None to leave releases out.
     :returns: (plan, [one-line problem]); a plan with problems must not be acted upon.
     """
@@ -60,7 +61,8 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     plan = {"schema": 1, "fleet": fleet, "hosts": {}, "images": {}}
     for host in sorted(hosts):
         survey = (surveys or {}).get(host)
-        plan["hosts"][host] = _plan_host(host, hosts[host], catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
+        settings = dict(hosts[host], run=overrides or {})
+        plan["hosts"][host] = _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
     if surveys is None:
         problems.extend(_missing_patch_sets(hosts, catalogue, patch_sets, selection))
     _choose_builders(plan)
@@ -202,6 +204,9 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
             else:
                 values[key] = value
                 provenance[key] = source
+    for key, value in (settings.get("run") or {}).items():
+        if key != "patch_set" or values.get("patch_set"):
+            values[key], provenance[key] = value, "this run: -e %s" % key
     if platform and platform["name"] not in model["platforms"]:
         problems.append("%s: %s is not supported on %s, only on %s" % (
             where, model["name"], platform["name"], ", ".join(model["platforms"])))

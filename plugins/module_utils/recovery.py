@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.change import UNFINISHED
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.release import environment_text
@@ -87,12 +88,15 @@ def secret_text(api_key):
     return environment_text({"VLLM_API_KEY": api_key}) if api_key else None
 
 
-def has_work(entry, differences, proof):
+def has_work(entry, differences, proof, survey=None):
     """Whether a host is not yet what its plan says: something differs, or does not answer.
 
     :param dict entry: of the plan's hosts. :param dict differences: of plan_text.differences for this host.
     :param proof: {instance: as endpoint_gate returned it}, None when nobody was asked.
+    :param survey: of the host; one that a change was cut off on has work in any case.
     """
+    if ((survey or {}).get("state") or {}).get("state") in UNFINISHED and entry["instances"]:
+        return True
     return any(differences[instance["name"]]["action"] != "keep" or not ((proof or {}).get(instance["name"]) or {}).get("ready")
                for instance in entry["instances"])
 

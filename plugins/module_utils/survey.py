@@ -435,7 +435,7 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
         "driver": driver, "firmware": firmware, "install_info": install, "cann": cann, "devices": devices, "device_nodes": raw["device_nodes"],
         "engine": engine, "images": images, "containers": containers, "device_plugins": raw["device_plugins"],
         "instances": join_instances(raw["instances"], raw["units"], unit_prefix), "ports": join_ports(raw["ports"], containers, unit_prefix),
-        "paths": raw["paths"], "weights": raw["weights"], "errors": errors,
+        "paths": raw["paths"], "weights": raw["weights"], "errors": errors, "state": raw.get("state") or {},
     }
     if raw.get("deep") is not None:
         survey["deep"] = deep

@@ -166,6 +166,7 @@ def read(parameters):
     raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
     raw["device_plugins"] = sorted(found for pattern in DEVICE_PLUGINS for found in glob.glob(pattern))
     raw["instances"] = reader.guard("instances", {}, _instances, parameters, reader)
+    raw["state"] = reader.guard("host.json", {}, lambda: survey.read_manifest(read_text(os.path.join(parameters["state_directory"], "host.json"))[0] or "{}"))
     raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
     raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
     probe.join(parameters["timeout_s"] + 5)

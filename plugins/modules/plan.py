@@ -48,6 +48,12 @@ options:
     description: Ask the hosts for their slow sources too. For O(stage=intent).
     type: bool
     default: false
+  overrides:
+    description:
+      - With O(stage=intent), keys of an instance that this run lays over what the inventory says, such as C(image) or C(patch_set). A patch set only takes
+        the place of one.
+    type: dict
+    default: {}
   conclude:
     description: With O(stage=judge), say how the run ended when no host has any work, as M(vllm_ascend.fleet.record) would.
     type: bool
