@@ -62,6 +62,7 @@ class ActionModule(ActionBase):
         evidence["findings"] = [finding for proof in (kept.get("proof") or {}).values() for finding in proof["findings"] if finding["status"] != "pass"]
         journal.write("step.end", host, batch, "change", kept["outcome"] in ("done", "unchanged"), round(time.monotonic() - started, 3),
                       message=result.get("msg") or kept.get("message") or "", evidence=evidence)
+        self._display.display(rolling.step_line(host, "change", time.monotonic() - started, rollout.kept["expected"].get("change"), kept["outcome"]))
         return result
 
     def _change(self, host, args, task_vars, identity, fence):
@@ -78,6 +79,8 @@ class ActionModule(ActionBase):
             ended = self._follow(host, identity, request, args, task_vars)
             kept.update(ended, actions=result["actions"])
             result.update(changed=ended["changed"], instances=ended["instances"], outcome=ended["outcome"], elapsed_s=ended.get("elapsed_s"))
+            if request["state"] == "absent" and ended["outcome"] == "done":
+                lean.execute(self, "host_change:clean", {"params": request["params"]}, task_vars)
             for warning in ended.get("warnings") or ():
                 self._display.warning(f"{host}: {warning}")
         workspace.save("change." + host, kept)
@@ -114,7 +117,7 @@ class ActionModule(ActionBase):
             instances = [{key: each.get(key) for key in ("name", "unit", "container", "stop_timeout_s", "ready_timeout_s")} for each in instances]
         prove = {key: args[key] for key in ("rounds", "first_token_s", "gap_s")}
         return {
-            "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
+            "driver": ((surveys.get(host) or {}).get("driver") or {}).get("version"), "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
             "secrets": recovery.secrets(instances, args["api_key"]) if args["state"] == "present" else {},
             "prove": prove if args["prove"] and args["state"] not in ("stopped", "absent") else None,
             "parse_s": args["parse_s"], "prepare": args["only_prepare"]}

@@ -13,8 +13,9 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text, recovery
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text, recovery, rollout
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import recording, report, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.levels import Levels
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
 
@@ -24,12 +25,12 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "overrides"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "overrides", "rollout", "batch"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _spec, args = self.validate_argument_spec({
-            "stage": {"type": "str", "choices": ["intent", "judge", "complete", "show"], "required": True},
+            "stage": {"type": "str", "choices": ["intent", "judge", "complete", "show", "back", "compare"], "required": True},
             "model": {"type": "str", "default": ""},
             "suite": {"type": "str", "default": ""},
             "explain": {"type": "str", "default": ""},
@@ -40,19 +41,27 @@ class ActionModule(ActionBase):
             "deep": {"type": "bool", "default": False},
             "conclude": {"type": "bool", "default": False},
             "overrides": {"type": "dict", "default": {}},
+            "rollout": {"type": "str", "default": ""},
+            "batch": {"type": "int", "default": 0},
         })
         task_vars = task_vars or {}
         hosts = list(task_vars.get("ansible_play_hosts_all") or [])
         try:
             variables = {host: fleet_variables(task_vars["hostvars"], host) for host in hosts}
-            overrides = args["overrides"] if args["stage"] == "intent" else workspace.load("run")["overrides"]
+            overrides = args["overrides"] if args["stage"] in ("intent", "back", "compare") else workspace.load("run")["overrides"]
             overrides = {key: value for key, value in overrides.items() if value not in (None, "")}
-            planning = Planning(variables, args["model"] or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts), overrides)
+            model = None if args["stage"] == "back" else args["model"]
+            planning = Planning(variables, model or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts), overrides)
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
                 return self._intent(planning, args, overrides)
             surveys = workspace.load("surveys")
+            if args["stage"] == "compare":
+                workspace.save("differences", plan_text.differences(planning.build(surveys), surveys))
+                return {"changed": False}
+            if args["stage"] == "back":
+                return self._back(planning, surveys, args, task_vars.get("groups") or {})
             left = planning.left_over(surveys)
             if args["prune"]:
                 surveys = {host: recovery.without(survey, left.get(host)) for host, survey in surveys.items()}
@@ -62,8 +71,11 @@ class ActionModule(ActionBase):
                 return self._show(planning, surveys, args, left)
             return self._judge(planning, surveys, args, left, task_vars["hostvars"], task_vars.get("groups") or {})
         except PlanningError as error:
+            if args["stage"] == "compare":
+                self._display.warning("not compared with the inventory: %s" % error.args[0][0])
+                return {"changed": False}
             return self._refuse(error.args[0])
-        except (gate.GateError, workspace.Missing) as error:
+        except (gate.GateError, workspace.Missing, JournalError) as error:
             return self._refuse([str(error)])
         except AnsibleError as error:
             return self._refuse([" ".join(str(error).split())])
@@ -103,8 +115,7 @@ class ActionModule(ActionBase):
         verdict, contexts = planning.judge(made, surveys)
         differences = self._keep(planning, made, surveys, run)
         workspace.save("left_over", left)
-        gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
-        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": {}, "hooks": planning.rollout["hooks"]}))
+        self._keep_rollout(planning, groups)
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
@@ -137,6 +148,28 @@ class ActionModule(ActionBase):
         report.save(pathlib.Path(run["directory"]), "plan.json", made)
         return differences
 
+    @staticmethod
+    def _keep_rollout(planning, groups):
+        gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
+        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": {}, "hooks": planning.rollout["hooks"]}))
+
+    def _back(self, planning, surveys, args, groups):
+        """The way back as a plan: what runs becomes what ran before it."""
+        chosen = None
+        if args["rollout"]:
+            chosen = changed_hosts(planning.report_directory, args["rollout"], args["batch"])
+        made, differences = recovery.way_back(surveys, args["model"], chosen)
+        if args["rollout"] and not differences:
+            raise PlanningError(["nothing that the rollout changed has a release to go back to"])
+        for name, content in (("plan", made), ("differences", differences), ("left_over", {})):
+            workspace.save(name, content)
+        directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
+        workspace.save("run", {"directory": directory, "overrides": {}})
+        self._keep_rollout(planning, groups)
+        if not differences:
+            self._display.display("no instance has a release to go back to")
+        return {"changed": False, "work": list(differences), "instances": {host: sorted(found) for host, found in differences.items()}}
+
     def _complete(self, planning, surveys, hostvars):
         built = [entry for host in planning.settings for entry in registered(hostvars, host, "__acquire_built").get("results") or ()]
         changed = planning.learn([entry for entry in built if entry.get("digest")], write=not self._task.check_mode)
@@ -151,6 +184,16 @@ class ActionModule(ActionBase):
         lines += ["", *plan_text.left_over_lines(left, args["prune"])]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
         return {"changed": False, "hash": made["hash"], "left_over": left}
+
+
+def changed_hosts(directory, name, batch):
+    """The hosts that a rollout on record has changed, all or those of one batch, counted from 1. :raises PlanningError: when there is none."""
+    folders = [folder for folder in latest(directory) if name == "latest" or folder.name == name]
+    if not folders:
+        known = ", ".join(folder.name for folder in latest(directory)[:3]) or "none"
+        raise PlanningError([f"no rollout '{name}' is on record below {directory}; the latest are {known}"])
+    state = rollout.replay(Journal(folders[0]).events())
+    return [host for host, entry in state["hosts"].items() if entry["outcome"] == "done" and (not batch or entry["batch"] == batch - 1)]
 
 
 def supply(made, surveys, hosts):

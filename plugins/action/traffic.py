@@ -45,6 +45,8 @@ class ActionModule(ActionBase):
             message = f"{found['cut']} stream(s) will be cut" if found.get("cut") else ", ".join(found["moved"])
             if journal:
                 journal.write("step.end", host, batch, step, True, round(time.monotonic() - started, 3), message=message, evidence=found)
+            if journal:
+                self._display.display(rolling.step_line(host, step, time.monotonic() - started, rollout.kept["expected"].get(step), message))
             if found.get("cut"):
                 self._display.warning(f"{host}: {found['cut']} stream(s) still ran at the deadline and will be cut")
             return {"changed": bool(found["moved"]), "host": host, **found}

@@ -45,7 +45,7 @@ def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=
             # Compared with the host's own clock by the gate; the middle of the round trip is nearest to when the host read it.
             surveys[host]["controller_epoch_s"] = answer.get("asked_epoch_s", started)
     surveys.update(_explain(action, silent, reach, task_vars))
-    return surveys, proof, loads
+    return {host: surveys[host] for host in hosts}, proof, loads
 
 
 def _explain(action, silent, reach, task_vars):

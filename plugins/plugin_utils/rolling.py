@@ -242,7 +242,9 @@ class Rollout:
             raise Held("capacity: %s%s" % (bad[0]["message"], "; allow that with -e ignore_load=true" if bad[0]["ok"] is None else ""))
         self.journal.write("batch.begin", batch=number, message=words, expected_s=sum(self.kept["expected"].values()) or None, evidence={
             "hosts": hosts, "budget": words, "capacity": verdicts, "ignored_load": bool(bad)})
-        self.tell("batch %d: %s -- %s%s" % (number + 1, shorten(hosts), words, "".join("; " + verdict["message"] for verdict in verdicts)))
+        self.tell("batch %d of %d: %s -- %s; %s" % (
+            number + 1, self.kept["offset"] + len(self.kept["batches"]), shorten(hosts), words,
+            "the load of %d model(s) fits what is left" % len(verdicts) if verdicts else "they serve nothing yet"))
 
     def batch_end(self):
         """Close a batch, after watching it for a while."""
@@ -317,6 +319,12 @@ def not_proven(plan, surveys, proof):
                     found[host] = sentence(name, proven) if proven else "%s does not run" % name
                     break
     return found
+
+
+def step_line(host, step, elapsed_s, expected_s, message=""):
+    """One line on a step that has ended, for whoever watches."""
+    usual = " (usually %.1f s)" % expected_s if expected_s is not None else ""
+    return "%s: %s took %.1f s%s%s" % (host, step, elapsed_s, usual, "; " + message if message else "")
 
 
 def minutes(seconds):
