@@ -58,6 +58,7 @@ class ActionModule(ActionBase):
                 return self._intent(planning, args, overrides)
             surveys = workspace.load("surveys")
             if args["stage"] == "compare":
+                self._keep_rollout(planning, task_vars.get("groups") or {})
                 workspace.save("differences", plan_text.differences(planning.build(surveys), surveys))
                 return {"changed": False}
             if args["stage"] == "back":
@@ -151,7 +152,7 @@ class ActionModule(ActionBase):
     @staticmethod
     def _keep_rollout(planning, groups):
         gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
-        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": {}, "hooks": planning.rollout["hooks"]}))
+        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": planning.rollout["gateway"], "hooks": planning.rollout["hooks"]}))
 
     def _back(self, planning, surveys, args, groups):
         """The way back as a plan: what runs becomes what ran before it."""
@@ -166,7 +167,7 @@ class ActionModule(ActionBase):
         directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
         workspace.save("run", {"directory": directory, "overrides": {}})
         self._keep_rollout(planning, groups)
-        if not differences:
+        if not differences and not args["quiet"]:
             self._display.display("no instance has a release to go back to")
         return {"changed": False, "work": list(differences), "instances": {host: sorted(found) for host, found in differences.items()}}
 

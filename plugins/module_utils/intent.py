@@ -40,6 +40,9 @@ VARIABLES = {
     "fleet_rack": ((str, type(None)), None),
     "fleet_ledger_key": ((str, type(None)), None),
     "fleet_gateway_group": ((str,), "gateways"),
+    "fleet_gateway": ((dict,), {}),
+    "fleet_gateway_clients": ((dict,), {}),
+    "fleet_address": ((str, type(None)), None),
     "fleet_drain_hook": ((str, list, type(None)), None),
     "fleet_admit_hook": ((str, list, type(None)), None),
 }
@@ -54,7 +57,7 @@ INSTANCE_KEYS = {
 _ONE_INSTANCE_ONLY = ("model", "name", "port")
 
 # Secrets stay out of every structure that is printed, hashed or saved.
-SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password")
+SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password", "fleet_gateway_clients")
 
 
 # These say something about instances and hold at every level at once; of all others the strongest level counts, as is Ansible's way.

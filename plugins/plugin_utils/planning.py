@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hmac
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, lease, plan, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, gateway, intent, lease, plan, plan_text, recovery, rollout
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
@@ -62,7 +62,8 @@ class Planning:
     def _rollout(self, problems):
         """How the fleet is rolled over: the settings that plugin_utils.rolling takes."""
         rules, found = rollout.policy(self._common("fleet_rollout", problems))
-        problems.extend(found)
+        chosen, more = gateway.settings(self._common("fleet_gateway", problems))
+        problems.extend(found + more + gateway.client_problems(self._common("fleet_gateway_clients", problems)))
         unknown = [host for host in rules["anchors"] if host not in self.settings]
         if unknown:
             problems.append("fleet_rollout: anchors names %s, which is no host of this run%s" % (
@@ -72,7 +73,7 @@ class Planning:
             "anchors": lease.anchors(self.settings, [host for host in rules["anchors"] if host in self.settings]),
             "state_directories": {host: settings["fleet_state_directory"] for host, settings in self.settings.items()},
             "report_directory": self.report_directory, "ledger_key": self._common("fleet_ledger_key", problems),
-            "gateway_group": self._common("fleet_gateway_group", problems),
+            "gateway": chosen, "gateway_group": self._common("fleet_gateway_group", problems),
             "hooks": {name: self._common("fleet_%s_hook" % name, problems) for name in ("drain", "admit")}}
 
     def _common(self, name, problems):
@@ -82,7 +83,8 @@ class Planning:
             if settings[name] not in values:
                 values.append(settings[name])
         if len(values) > 1:
-            problems.append(f"{name} differs between hosts ({', '.join(map(str, values[:3]))}); set it once for the whole group")
+            shown = "" if name in intent.SECRET_VARIABLES else f" ({', '.join(map(str, values[:3]))})"
+            problems.append(f"{name} differs between hosts{shown}; set it once for the whole group")
         return values[0] if values else intent.VARIABLES[name][1]
 
     def _patch_sets(self):

@@ -76,7 +76,7 @@ class Traffic:
                 self._hook(hook, server, state)
                 told.append("hook for %(instance)s" % server)
         if self.settings["gateways"] and servers:
-            answers = self._ask({gateway: dict(self.settings["gateway"], act="set", servers=servers, state=state) for gateway in self.settings["gateways"]},
+            answers = self._ask({gateway: {"act": "set", "servers": servers, "state": state} for gateway in self.settings["gateways"]},
                                 "gateway_host:answer", ASK_S)
             for gateway, answer in sorted(answers.items()):
                 if answer.get("failed") or answer.get("unreachable"):
