@@ -21,14 +21,19 @@ class ProbeError(Exception):
     """The controller lacks something; one line with the remedy."""
 
 
-def variables(hostvars, host):
-    """A host's templated C(ansible_*) variables of connection, interpreter and privilege escalation."""
+def names():
+    """Every variable by which a host's connection, interpreter and privilege escalation can be set."""
     connection_loader.get("ssh", class_only=True)   # loads the definitions
     become_loader.get("sudo", class_only=True)
     wanted = set(constants.config.get_plugin_vars("connection", "ssh") + constants.config.get_plugin_vars("become", "sudo"))
     wanted.update(("ansible_connection", "ansible_become", "ansible_become_method", "ansible_python_interpreter", "ansible_interpreter_python_fallback"))
+    return wanted
+
+
+def variables(hostvars, host):
+    """A host's templated C(ansible_*) variables of connection, interpreter and privilege escalation."""
     given, templated = hostvars.raw_get(host), hostvars[host]
-    return {name: templated[name] for name in sorted(wanted) if name in given}
+    return {name: templated[name] for name in sorted(names()) if name in given}
 
 
 def resolve(host, values, task_keys, password=None, become_password=None):
