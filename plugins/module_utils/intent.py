@@ -36,6 +36,7 @@ VARIABLES = {
     "fleet_npu_smi_timeout_s": ((int,), 60),
     "fleet_image_timeout_s": ((int,), 7200),
     "fleet_releases_kept": ((int,), 3),
+    "fleet_rack": ((str, type(None)), None),
 }
 
 # Of one entry of fleet_instances; the same keys but model, name, port and a device list may stand in fleet_instance_defaults and fleet_models.

@@ -37,6 +37,10 @@ def product(fleet, given):
     for name in SECRET_VARIABLES:
         if name in given or name == "fleet_registry_password":
             result[name] = "{{ lookup('ansible.builtin.file', '%s/%s') }}" % (state, name)
+    for name in given:
+        if name.startswith("fleet_") and name.endswith(("_hook", "_key")) and name not in SECRET_VARIABLES:
+            # The operator's commands act on the true balancer, and a signature vouches for the true fleet.
+            result[name] = None
     if given.get("fleet_container_engine") not in (None, "auto", "docker"):
         result["fleet_container_engine"] = "auto"
     if "fleet_registries" in given:

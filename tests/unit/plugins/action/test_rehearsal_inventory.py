@@ -55,6 +55,7 @@ fleet_registries: {quay.io: {mirrors: [{kind: host, host: harbor.example.net}]}}
 fleet_images: {vllm-ascend-v0.18.0rc1: {tag: v0.18.0, digests: {a2: "sha256:0"}}}
 fleet_patch_directory: /nonexistent/patches
 fleet_container_engine: podman
+fleet_drain_hook: [balancer, drain]
 fleet_weights_directory: "{{ '/data' ~ '/models' }}"
 fleet_instances:
   - model: gemma-4-E2B-it
@@ -123,6 +124,7 @@ def test_what_is_written_wins_where_it_must_and_leaves_the_rest(act, prod, tmp_p
     found = hostvars.raw_get("a2-01.example.net")
     assert (found["fleet_name"], found["fleet_first_port"], found["fleet_container_engine"]) == ("rehearsal", 9000, "auto")
     assert found["fleet_registry"] == {"address": "registry.rehearsal:5000", "username": "fleet"}
+    assert found["fleet_drain_hook"] is None, "a rehearsal drains no true balancer"
     assert found["fleet_registries"] == {} and found["fleet_images"] == {"vllm-ascend-v0.18.0rc1": {"tag": "v0.18.0"}}
     assert (found["fleet_patch_directory"], found["fleet_wheelhouse"]) == ("/stand-ins", "/wheels")
     assert [one["model"] for one in found["fleet_instances"]] == ["gemma-4-E2B-it", "gemma-3-270m-it"]
