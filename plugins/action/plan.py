@@ -13,10 +13,9 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text, recovery, rollout
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import recording, report, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.levels import Levels
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
 
 
@@ -51,7 +50,7 @@ class ActionModule(ActionBase):
             overrides = args["overrides"] if args["stage"] in ("intent", "back", "compare") else workspace.load("run")["overrides"]
             overrides = {key: value for key, value in overrides.items() if value not in (None, "")}
             model = None if args["stage"] == "back" else args["model"]
-            planning = Planning(variables, model or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts), overrides)
+            planning = Planning(variables, model or None, args["suite"] or None, levels.templated(task_vars["hostvars"], hosts, self._templar), overrides)
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
@@ -86,22 +85,6 @@ class ActionModule(ActionBase):
             self._display.display("  %s" % problem, color="red")
         more = " (and %d more, listed above)" % (len(problems) - 1) if len(problems) > 1 else ""
         return {"failed": True, "msg": problems[0] + more + " -- no host was changed"}
-
-    def _levels(self, hostvars, hosts):
-        """{host: [(level, {variable: value})]} of the variables that hold at every level, templated for their host."""
-        levels, result = Levels(hostvars), {}
-        for host in hosts:
-            result[host], templar = [], None
-            for level, values in levels.of(host):
-                layered = {name: values[name] for name in intent.LAYERED if name in values}
-                if layered:
-                    try:
-                        templar = templar or self._templar.copy_with_new_env(available_variables=hostvars.raw_get(host))
-                        layered = templar.template(layered)
-                    except AnsibleError as error:
-                        raise PlanningError([f"{host}: {', '.join(layered)} in {level} has no value: {' '.join(str(error).split())}"]) from error
-                result[host].append((level, dict(values, **layered)))
-        return result
 
     def _intent(self, planning, args, overrides):
         planning.build()

@@ -389,15 +389,18 @@ def survey_request(settings, catalogue, selection):
         chosen = [{"model": name} for name in sorted(selection or ())]
     known = [demand for demand in chosen if demand["model"] in catalogue["models"]]
     root = settings["fleet_weights_directory"].rstrip("/")
-    weights = set()
-    for demand in known:
-        layers = [layer for _source, layer in _overrides(settings, demand["model"])] + [demand]
-        named = [layer["weights"] for layer in layers if layer.get("weights")]
-        weights.add(named[-1] if named else "%s/%s" % (root, catalogue["models"][demand["model"]]["weights"]["directory"]))
+    weights = set(weights_path(settings, catalogue["models"][demand["model"]], demand) for demand in known)
     mounts = set()
     for platform in catalogue["platforms"].values():
         mounts.update(mount.replace("{driver}", DEFAULT_DRIVER_PATH) for mount in platform["mounts"])
     return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": sorted(weights)}
+
+
+def weights_path(settings, model, demand):
+    """Where on the host the weights of one entry of fleet_instances lie. ``model``: its entry of the catalogue."""
+    layers = [layer for _source, layer in _overrides(settings, demand["model"])] + [demand]
+    named = [layer["weights"] for layer in layers if layer.get("weights")]
+    return named[-1] if named else "%s/%s" % (settings["fleet_weights_directory"].rstrip("/"), model["weights"]["directory"])
 
 
 def _overrides(settings, model):
