@@ -214,7 +214,7 @@ def drift(manifest, found, survey, state, proof, action):
     """
     unit, layers = found.get("unit") or {}, []
     hashes = found.get("sha256") or {}
-    if found.get("whole") is False or (unit.get("unit_sha256") and hashes.get(manifest["unit"]) and unit["unit_sha256"] != hashes[manifest["unit"]]):
+    if found.get("whole") is False or (unit.get("unit_sha256") and hashes.get(manifest.get("unit")) and unit["unit_sha256"] != hashes[manifest["unit"]]):
         layers.append("files")
     running = [c for c in survey.get("containers") or () if (c.get("labels") or {}).get(INSTANCE_LABEL) == manifest["name"] and c.get("state") == "running"]
     if running and (running[0].get("labels") or {}).get(RELEASE_LABEL) != found.get("release"):
