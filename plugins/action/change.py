@@ -52,7 +52,8 @@ class ActionModule(ActionBase):
         journal, batch, started = rollout.journal, rollout.kept.get("number"), time.monotonic()
         journal.write("step.begin", host, batch, "change", expected_s=rollout.kept["expected"].get("change"))
         try:
-            result, kept = self._change(host, args, task_vars, rolling.change_id(journal.run, host), rollout.fence())
+            result, kept = self._change(host, args, task_vars, rolling.change_id(journal.run, host), rollout.fence(),
+                                        rollout.rules["canary_window_s"] if not batch else 0)
         except AnsibleConnectionFailure as error:
             message = f"{host} cannot be reached any more ({error}); it finishes by itself, or its timer brings back what ran before"
             result, kept = {"failed": True, "msg": message}, {"outcome": "unreachable", "message": message, "steps": []}
@@ -65,9 +66,12 @@ class ActionModule(ActionBase):
         self._display.display(rolling.step_line(host, "change", time.monotonic() - started, rollout.kept["expected"].get("change"), kept["outcome"]))
         return result
 
-    def _change(self, host, args, task_vars, identity, fence):
+    def _change(self, host, args, task_vars, identity, fence, window_s=0):
         """:returns: (result of the task, what is kept for the record)."""
         request = dict(self._request(host, args), fence=fence)
+        if window_s:
+            # The first hosts of a rollout are watched for longer before they get any traffic: what dies late must die here.
+            request["instances"] = [dict(each, stability_window_s=max(each.get("stability_window_s") or 0, window_s)) for each in request["instances"]]
         given = {"id": identity, "check": self._task.check_mode, "request": request,
                  "program": program.text("host_change:main", {}).decode("ascii")}
         begun = lean.execute(self, "host_change:begin", given, task_vars)

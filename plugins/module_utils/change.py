@@ -50,7 +50,8 @@ def origin(state, current):
     :param dict state: of the host, maybe of a change that was cut off. :param dict current: {instance: release} as found now.
     """
     before = dict(current)
-    if state.get("state") in UNFINISHED:
+    # While a host is only drained nothing of it has changed yet, and what it remembers is of an earlier change.
+    if state.get("state") in UNFINISHED and state["state"] != "draining":
         before.update((name, release) for name, release in (state.get("before") or {}).items() if name in current)
     return before
 

@@ -310,7 +310,7 @@ class Change:
                 restored, self.result["message"] = False, "%s -- AND the release before is down: %s" % (self.result["message"], second)
         if not restored:
             self.result["outcome"] = "down"
-        remember(self.params, state=self.result["outcome"], message=self.result["message"])
+        remember(self.params, state=self.result["outcome"], message=self.result["message"], **({} if self.result["outcome"] == "down" else {"before": {}}))
 
     def forward(self):
         outline = Outline(self.request, waiting_secrets(self.request))
@@ -340,7 +340,7 @@ class Change:
             if outline.leaving:
                 release_host.absent(outline.host, release.normalise([{"name": e["name"]} for e in outline.leaving], "absent", {}), False)
             self.disarm()
-            remember(self.params, state="stopped" if self.request["state"] in ("stopped", "absent") else "serving", message=None, since=time.time(),
+            remember(self.params, state="stopped" if self.request["state"] in ("stopped", "absent") else "serving", message=None, since=time.time(), before={},
                      **({"driver": self.request["driver"]} if self.request.get("driver") and outline.changed else {}))
         left = [entry for entry in outline.wanted if self.request["state"] != "absent"]
         self.result["instances"] = outline.host.report(left, outline.actions, True) if left else {}
@@ -519,7 +519,7 @@ class Change:
             if again:
                 self.step("prove again", self.prove, again, "revert_proof")
             self.result["outcome"] = "reverted"
-            remember(self.params, state=state, message=self.result["message"])
+            remember(self.params, state=state, message=self.result["message"], before={})
         except (release.ReleaseError, container_cli.CommandError, OSError) as error:
             self.result.update(outcome="down", message="%s -- AND the release before is down: %s" % (self.result["message"], error))
             remember(self.params, state="down", message=self.result["message"])

@@ -19,6 +19,7 @@ POLICY = {
     "min_ready": ((int, dict), 1),
     "max_load": ((float, int), 0.8),
     "max_kv_usage": ((float, int), 0.9),
+    "canary_window_s": ((int, float), 30),
     "soak_s": ((int, float), 0),
     "on_failure": ((str,), "hold"),
     "drain_deadline_s": ((int, float), 600),
