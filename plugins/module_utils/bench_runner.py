@@ -1,0 +1,259 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the steps of a benchmark on a host, one after the other, as a detached job. This file does I/O.
+
+It travels to hosts as a file of the job, so it imports nothing of the collection. ``plan.json`` beside it holds the steps, see bench_plan.steps;
+``results/`` keeps what each step left, so that a job that is started again goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+TOOL_S = 60.0
+METRICS_S = 10.0
+OUTPUT_KEPT = 1 << 16
+# A server that just answered its last request counts it a moment later.
+SETTLE_S = 0.3
+
+
+class Stopped(Exception):
+    """Somebody asked the job to end."""
+
+
+class Runner:
+    """The steps of one job."""
+
+    def __init__(self, folder, plan, reader, clock=time.time):
+        self.folder, self.plan, self.reader, self.clock = folder, plan, reader, clock
+        self.current, self.kill, self.stopping = None, None, False
+        self.brief, self.hashes, self.results = "", {}, []
+        os.makedirs(os.path.join(folder, "results"), mode=0o700, exist_ok=True)
+
+    def stop(self, *unused):
+        """Somebody wants the end."""
+        self.stopping = True
+        self.end()
+
+    def end(self):
+        """End the command that runs. What it started in a container does not see its signals, so it is told there first."""
+        process, kill = self.current, self.kill
+        if process is None:
+            return
+        if kill:
+            try:
+                subprocess.call(kill, stdin=subprocess.DEVNULL, timeout=TOOL_S)
+            except subprocess.TimeoutExpired:
+                print("no answer within %d s: %s" % (TOOL_S, " ".join(kill)))
+        process.kill()
+
+    def run(self):
+        """All steps; ``results`` holds what each left, in order."""
+        results, stopped = self.results, []
+        steps = self.plan["steps"]
+        try:
+            for number, step in enumerate(steps):
+                if self.stopping:
+                    raise Stopped()
+                self.say("%d/%d %s%s" % (number + 1, len(steps), step["title"], self.brief))
+                if step["tool"] == "throughput" and step["unit"] and step["unit"] not in stopped:
+                    # Noted first, so that it is started again whatever comes.
+                    stopped.append(step["unit"])
+                    self.unit("stop", step["unit"])
+                results.append(self.step(step, results))
+        finally:
+            for unit in stopped:
+                self.unit("start", unit)
+        self.say("%d/%d done%s" % (len(steps), len(steps), self.brief))
+
+    def step(self, step, results):
+        """What one step left, from before or measured now."""
+        began = self.started(step)
+        path = os.path.join(self.folder, "results", hashlib.sha256(step["key"].encode("utf-8")).hexdigest()[:24] + ".json")
+        kept = self.kept(path, step, began, results)
+        if kept is not None:
+            return kept
+        result = self.measure(step)
+        result["engine_started"] = began
+        result["digest"] = digest(step)
+        with open(path + ".part", "w") as stream:
+            json.dump(result, stream)
+        os.rename(path + ".part", path)
+        return result
+
+    def kept(self, path, step, began, results):
+        """A good result of an earlier start of the job, when it still means the same."""
+        try:
+            with open(path) as stream:
+                result = json.load(stream)
+        except (OSError, ValueError):
+            return None
+        fresh = self.clock() - result.get("ended_epoch_s", 0) <= self.plan["max_age_s"]
+        if result.get("problems") or result.get("digest") != digest(step) or not fresh:
+            return None
+        # A warm run stands on those before it in the same process: when one of them had to be repeated, so has this one.
+        if step["tool"] == "serve" and result.get("engine_started") != began:
+            return None
+        if any(other["chain"] == step["chain"] and not other.get("kept") for other in results):
+            return None
+        return dict(result, kept=True)
+
+    def measure(self, step):
+        """Run one step."""
+        result = {"key": step["key"], "chain": step["chain"], "kept": False, "rc": None, "output": "", "text": None, "started_epoch_s": self.clock()}
+        before = self.counters(step)
+        done = self.command(step["argv"], step["timeout_s"], step.get("kill"))
+        if self.stopping:
+            raise Stopped()
+        said, text = split(done["output"], self.plan["mark"])
+        result.update(rc=done["rc"], output=said[-OUTPUT_KEPT:], text=text, ended_epoch_s=self.clock(), tokenizer_sha256=self.hashed(step))
+        found = self.reader.read(step["tool"], text, said, step["wanted"])
+        problems = list(found["problems"])
+        if done["timed_out"]:
+            problems = ["it did not end within %d s" % step["timeout_s"]]
+        elif done["rc"] != 0:
+            problems = ["the command ended with %s: %s" % (done["rc"], last_line(said))]
+        if before:
+            time.sleep(SETTLE_S)
+        result.update(problems=problems, server=self.reader.between(before, self.counters(step), found["counts"].get("completed")))
+        self.brief = "; last: " + (problems[0] if problems else in_brief(found["metrics"]))
+        return result
+
+    def command(self, argv, timeout_s, kill=None):
+        """Run a command; {"rc", "output", "timed_out"}. Both of its streams are one text, which is also the job's log."""
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.current, self.kill = process, kill
+        if self.stopping:
+            self.end()
+        late = threading.Event()
+
+        def end():
+            late.set()
+            self.end()
+
+        timer = threading.Timer(timeout_s, end)
+        timer.daemon = True
+        timer.start()
+        chunks, size = [], 0
+        for line in process.stdout:
+            chunks.append(line)
+            size += len(line)
+            while size > self.plan["output_limit"] and len(chunks) > 1:
+                size -= len(chunks.pop(0))
+            if kill is not None:
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+        code = process.wait()
+        process.stdout.close()
+        timer.cancel()
+        self.current = self.kill = None
+        return {"rc": code, "output": b"".join(chunks).decode("utf-8", "replace"), "timed_out": late.is_set()}
+
+    def hashed(self, step):
+        """The tokenizer's sha256: random prompts vary with it. None where the weights bring no such file."""
+        path = step["tokenizer_file"]
+        if path not in self.hashes:
+            value = hashlib.sha256()
+            try:
+                with open(path, "rb") as stream:
+                    for block in iter(lambda: stream.read(1 << 20), b""):
+                        value.update(block)
+                self.hashes[path] = value.hexdigest()
+            except OSError:
+                self.hashes[path] = None
+        return self.hashes[path]
+
+    def counters(self, step):
+        """The server's counts, {} where it has none to tell."""
+        if not step.get("metrics_url"):
+            return {}
+        try:
+            # Proxies of the host are for the world outside.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(step["metrics_url"], timeout=METRICS_S) as answer:
+                return self.reader.counters(answer.read().decode("utf-8", "replace"))
+        except (OSError, urllib.error.URLError):
+            return {}
+
+    def started(self, step):
+        """Since when the engine runs that is measured; None for a container that is there for one run only."""
+        if step["tool"] != "serve":
+            return None
+        shown = self.command([self.plan["engine"], "container", "inspect", step["container"]], TOOL_S)
+        try:
+            return json.loads(shown["output"])[0]["State"]["StartedAt"]
+        except (ValueError, LookupError, TypeError):
+            return None
+
+    def unit(self, verb, unit):
+        """Stop or start the instance whose NPUs a throw-away container needs."""
+        self.say("%s %s" % (verb, unit))
+        code = subprocess.call(["systemctl", verb, unit], stdin=subprocess.DEVNULL)
+        if code != 0:
+            raise OSError("systemctl %s %s ended with %d" % (verb, unit, code))
+
+    def say(self, text):
+        """How far the job is."""
+        with open(os.path.join(self.folder, "progress.part"), "w") as stream:
+            stream.write(text + "\n")
+        os.rename(os.path.join(self.folder, "progress.part"), os.path.join(self.folder, "progress"))
+
+
+def digest(step):
+    """What makes a step the same as one that was run before."""
+    return hashlib.sha256(json.dumps([step["argv"], step["wanted"]], sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def split(output, mark):
+    """(what a command said, the result file that it printed between two marks or None)."""
+    head, begun, rest = output.rpartition("\n<%s>\n" % mark)
+    text, ended, tail = rest.partition("\n</%s>" % mark)
+    return (head + tail, text if ended else rest) if begun else (output, None)
+
+
+def in_brief(metrics):
+    """One run in a few words."""
+    words = [(text % metrics[name]) for name, text in (
+        ("output_throughput", "%.2f tok/s"), ("mean_ttft_ms", "TTFT %.2f ms"), ("mean_tpot_ms", "TPOT %.2f ms")) if name in metrics]
+    return ", ".join(words)
+
+
+def last_line(text):
+    """The last line that says something."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it said nothing"
+
+
+def main():
+    import bench_result  # it lies beside this file in the job's folder
+    folder = os.environ["JOB_DIRECTORY"]
+    with open(os.path.join(folder, "plan.json")) as stream:
+        runner = Runner(folder, json.load(stream), bench_result)
+    signal.signal(signal.SIGTERM, runner.stop)
+    code = 0
+    try:
+        runner.run()
+    except Stopped:
+        code = 143
+    except OSError as error:
+        print(error)
+        code = 1
+    # What was finished is of use whatever came then.
+    with open(os.path.join(folder, "result.json.part"), "w") as stream:
+        json.dump({"complete": code == 0, "results": runner.results}, stream)
+    os.rename(os.path.join(folder, "result.json.part"), os.path.join(folder, "result.json"))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
