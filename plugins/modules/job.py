@@ -34,7 +34,9 @@ options:
     choices: [started, followed, stopped, absent]
     default: started
   argv:
-    description: The command and its arguments, without a shell. Required for V(state=started). Everybody on the host can read it, so no secrets.
+    description:
+      - The command and its arguments, without a shell. Required for V(state=started). Everybody on the host can read it, so no secrets.
+      - V({python}) as the first word stands for the Python that runs the module.
     type: list
     elements: str
     default: []
@@ -168,6 +170,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -360,6 +363,8 @@ def follow(jobs, params):
 
 def run(params, check_mode):
     """(result, one line why it failed or None)."""
+    if params["argv"][:1] == ["{python}"]:
+        params["argv"] = [sys.executable] + params["argv"][1:]
     domain.check(params["id"], params["argv"] if params["state"] == "started" else ["-"], params["files"],
                  dict(params["environment"], **params["secrets"]))
     jobs, actions = Jobs(params, check_mode), []
