@@ -45,6 +45,12 @@ options:
     description: Judge once, without waiting and without a window.
     type: bool
     default: false
+  smoke:
+    description:
+      - Ask what deployers ask by hand as well, once the instance is proven. A free answer, one answer in three rounds, arithmetic, a fact, Chinese, a plain
+        completion, and reasoning and a tool call where they are declared. The answers are returned.
+    type: bool
+    default: false
   rounds:
     description: How often the question is asked.
     type: int
@@ -126,6 +132,10 @@ instances:
     cause:
       description: The known cause that the journal points at, null when there is none.
       type: dict
+    answers:
+      description: What was answered to each check, without secrets. With O(smoke=true).
+      type: list
+      elements: dict
   sample:
     gemma-4-e2b-it:
       ready: true
@@ -155,6 +165,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import causes
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint as domain
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import smoke
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey_sources
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
@@ -332,9 +343,9 @@ class Probes:
     def chips(self):
         return self.watcher.chips()
 
-    def complete(self):
-        """One streamed chat completion; see endpoint.judge_completion."""
-        body = json.dumps({
+    def complete(self, path="/v1/chat/completions", body=None):
+        """One streamed completion, the gate's own question by default; see endpoint.judge_completion."""
+        body = json.dumps(body or {
             "model": self.instance["served_model_name"], "messages": [{"role": "user", "content": domain.QUESTION}],
             "max_tokens": domain.MAX_TOKENS, "temperature": 0, "seed": 0, "stream": True})
         outcome = {"status": None, "error": None, "stream": domain.Stream(), "first_token_s": None, "elapsed_s": 0.0}
@@ -344,7 +355,7 @@ class Probes:
             connection.connect()
             # The loop below minds first token and gaps; this ends what it cannot see, such as a header that never ends.
             with Deadline(connection, first + 2 * gap) as deadline:
-                connection.request("POST", "/v1/chat/completions", body, dict(self.headers(), **{"Content-Type": "application/json"}))
+                connection.request("POST", path, body, dict(self.headers(), **{"Content-Type": "application/json"}))
                 self._receive(connection.getresponse(), deadline.sock, started, outcome)
             if deadline.hit:
                 outcome["error"] = "the answer took longer than %g s" % (first + 2 * gap)
@@ -430,6 +441,12 @@ def prove(instance, params, watcher, engine, look_only, results):
     prover = domain.Prover(instance, probes, time.monotonic, time.sleep)
     try:
         result = prover.once() if look_only else prover.run()
+        if params["smoke"]:
+            result["answers"] = []
+            if result["ready"]:
+                found, result["answers"] = smoke.run(instance, probes, lambda text: domain.redact(text, secrets))
+                result["findings"] += found
+                result["ready"] = all(item["status"] == "pass" for item in found)
         lines = [] if result["ready"] else probes.journal()
     except Exception as error:  # pylint: disable=broad-except
         # A fault of ours in one thread must be told as such, and must not hide the other instances' results.
@@ -473,6 +490,7 @@ def main():
             instances=dict(type="list", elements="dict", required=True),
             api_keys=dict(type="dict", default={}, no_log=True),
             quick=dict(type="bool", default=False),
+            smoke=dict(type="bool", default=False),
             rounds=dict(type="int", default=3),
             first_token_s=dict(type="float", default=60, no_log=False),
             gap_s=dict(type="float", default=30),

@@ -345,6 +345,8 @@ class Reply:
         """It comes with the first token, not with the headers."""
         if self.chat:
             self._chunk_of(self._choice(delta={"role": "assistant", "content": ""}, finish_reason=None))
+            if self.handler.state.args.reasoning_parser and (self.request.get("chat_template_kwargs") or {}).get("enable_thinking"):
+                self._chunk_of(self._choice(delta={"reasoning": "The user asks something that follows a fixed rule."}, finish_reason=None))
 
     def _chunk_of(self, choice, usage=None):
         kind = "chat.completion.chunk" if self.chat else "text_completion"
