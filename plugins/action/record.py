@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action.plan import registered
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import plan_text, recovery
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, report
 
 
 class ActionModule(ActionBase):
@@ -46,10 +46,20 @@ class ActionModule(ActionBase):
         rows = recovery.summarize(args["plan"], results, self._task.check_mode)
         report.save(pathlib.Path(args["directory"]), "run.json", {"instances": rows, "hosts": results})
         self._show(rows)
+        self._remember(args, rows, hostvars)
         for host, result in results.items():
             for action in result["pruned"]:
                 self._display.display("%s: left the inventory: %s%s" % (host, "would " if self._task.check_mode else "", action))
         return {"changed": False, "instances": rows, "failed_hosts": sorted(host for host, r in results.items() if r["failure"])}
+
+    def _remember(self, args, rows, hostvars):
+        """How long what was deployed took until it answered; the next run says what to expect."""
+        steps = [{"run_id": pathlib.Path(args["directory"]).name, "host": row["host"], "step": "load", "model": row["model"], "seconds": row["ready_s"],
+                  "platform": args["plan"]["hosts"][row["host"]].get("platform")} for row in rows if row["outcome"] == "deployed" and row["ready_s"] is not None]
+        if steps and not self._task.check_mode:
+            variables = hostvars[steps[0]["host"]]
+            named = {name: variables[name] for name in ("fleet_history", "fleet_history_password", "fleet_report_directory") if name in variables}
+            history.use(*history.address_of(named), self._display.warning, lambda one: one.record_steps(steps))
 
     def _show(self, rows):
         if not rows:
