@@ -15,7 +15,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action.plan import registered
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_result, bench_text, comparison, recovery, slo, sweep
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_result, bench_text, comparison, monitoring, recovery, slo, sweep
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, report
@@ -194,6 +194,7 @@ class ActionModule(ActionBase):
         report.save(directory, "benchmark.json", result)
         self._say(result, directory)
         return {"changed": False, "failures": failures, "records": records, "verdict": result["verdict"], "file": str(directory / "benchmark.json"),
+                "page": monitoring.benchmark_text(result, time.time()),
                 "measured": [host for host, entry in hosts.items() if entry["state"] == "measured"]}
 
     def _records(self, host, steps, left, survey, catalogue, planned, directory):

@@ -12,7 +12,7 @@ import time
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action.plan import registered
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint, plan_text, recovery
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint, monitoring, plan_text, recovery
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
 
 MARKS = {"pass": "ok", "fail": "FAIL", "unknown": "?"}
@@ -53,9 +53,11 @@ class ActionModule(ActionBase):
         run = time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())
         directory = pathlib.Path(args["report_directory"]).absolute() / run
         verdict = "fail" if failures or not instances else "pass"
-        report.save(directory, "verify.json", {"schema": 1, "run_id": run, "verdict": verdict, "instances": instances, "hosts": hosts})
+        content = {"schema": 1, "run_id": run, "verdict": verdict, "instances": instances, "hosts": hosts}
+        report.save(directory, "verify.json", content)
         self._show(instances, hosts, directory)
-        return {"changed": False, "instances": instances, "failures": failures, "verdict": verdict, "file": str(directory / "verify.json")}
+        return {"changed": False, "instances": instances, "failures": failures, "verdict": verdict, "file": str(directory / "verify.json"),
+                "page": monitoring.verify_text(content, time.time())}
 
     def _show(self, instances, hosts, directory):
         rules = list(dict.fromkeys(item["rule"] for entry in instances for item in entry["findings"] if item["rule"].startswith("smoke.")))

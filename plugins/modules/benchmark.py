@@ -146,4 +146,8 @@ file:
   description: With V(stage=judge), where the records and comparisons are.
   returned: stage is judge
   type: path
+page:
+  description: The result as metrics for a textfile collector of Prometheus' node-exporter.
+  returned: stage is judge
+  type: str
 """

@@ -58,4 +58,8 @@ file:
   description: Where the evidence is.
   returned: always
   type: path
+page:
+  description: The result as metrics for a textfile collector of Prometheus' node-exporter.
+  returned: always
+  type: str
 """
