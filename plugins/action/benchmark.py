@@ -1,11 +1,10 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans, runs and judges benchmarks: three stages of one playbook."""
+"""Plans, runs and judges benchmarks: stages of one playbook."""
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import time
@@ -14,18 +13,15 @@ import yaml
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.action.plan import registered
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_result, bench_text, comparison, monitoring, recovery, slo, sweep
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import (
+    bench_plan, bench_result, bench_runner, bench_text, comparison, monitoring, recovery, slo, sweep)
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, report
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, lean, program, report, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import follow
 
-UTILITIES = pathlib.Path(__file__).parents[1] / "module_utils"
 # A result of yesterday is not continued.
 MAX_AGE_S = 24 * 3600
-# Ending a run asks the tool, the container and perhaps a unit.
-STOP_S = 180
 REPEATS_WITH_REGRESSION = 5
 
 
@@ -34,30 +30,27 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _supports_async = False
-    _VALID_ARGS = frozenset(("stage", "suite", "label", "repeats", "concurrency", "workloads", "stop", "slo", "fresh", "survey", "model", "planned",
-                             "measured", "api_key", "timeout_s", "patience_s"))
+    _VALID_ARGS = frozenset(("stage", "suite", "label", "repeats", "concurrency", "workloads", "stop", "slo", "fresh", "model", "timeout_s", "patience_s"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _spec, args = self.validate_argument_spec({
-            "stage": {"type": "str", "choices": ["plan", "measure", "judge"], "required": True},
+            "stage": {"type": "str", "choices": ["plan", "measure", "judge", "forget"], "required": True},
             "suite": {"type": "str", "default": ""}, "label": {"type": "str", "default": ""}, "repeats": {"type": "int"},
             "concurrency": {"type": "list", "elements": "int", "default": []}, "workloads": {"type": "list", "elements": "str", "default": []},
             "stop": {"type": "bool", "default": False}, "slo": {"type": "raw"}, "fresh": {"type": "bool", "default": False},
-            "survey": {"type": "str", "default": "__installed"}, "model": {"type": "str", "default": ""}, "planned": {"type": "dict", "default": {}},
-            "measured": {"type": "str", "default": "__benchmark_measured"}, "api_key": {"type": "str", "no_log": True},
-            "timeout_s": {"type": "int"}, "patience_s": {"type": "int", "default": 600},
+            "model": {"type": "str", "default": ""}, "timeout_s": {"type": "int"}, "patience_s": {"type": "int", "default": 600},
         })
         try:
             return getattr(self, "_" + args["stage"])(args, task_vars or {})
-        except (bench_plan.BenchmarkError, catalogue_files.CatalogueError, slo.SloError) as error:
+        except (bench_plan.BenchmarkError, catalogue_files.CatalogueError, slo.SloError, workspace.Missing) as error:
             return {"failed": True, "msg": f"{error} -- nothing was measured"}
 
     # -- before --------------------------------------------------------------------------------------------------------
 
     def _plan(self, args, task_vars):
         hostvars, hosts = task_vars["hostvars"], list(task_vars["ansible_play_hosts"])
-        variables = hostvars.raw_get(hosts[0])
+        surveys = workspace.load("surveys")
         loaded = catalogue_files.load_benchmarks(self._value(hostvars, hosts[0], "fleet_catalogue_directories", []))
         suite = loaded["suites"].get(args["suite"])
         if suite is None:
@@ -72,7 +65,7 @@ class ActionModule(ActionBase):
         options = {"workloads": args["workloads"], "concurrency": args["concurrency"], "repeats": repeats, "timeout_s": args["timeout_s"]}
         steps, stopped = {}, {}
         for host in hosts:
-            survey = registered(hostvars, host, args["survey"]).get("survey") or {}
+            survey = surveys.get(host) or {}
             steps[host] = []
             for manifest in recovery.installed(survey, args["model"]):
                 if bench_plan.serves(suite, manifest):
@@ -91,10 +84,11 @@ class ActionModule(ActionBase):
         self._display.display("\n".join(shown))
         run = time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())
         directory = os.path.join(os.path.abspath(self._value(hostvars, hosts[0], "fleet_report_directory", "reports")), run)
-        address, _password = history.address_of({name: self._value(hostvars, hosts[0], name, None) for name in (
-            "fleet_history", "fleet_history_password", "fleet_report_directory") if name in variables})
-        return {"changed": False, "steps": steps, "stopped": stopped, "suite": suite, "label": args["label"] or None, "slo": objectives,
-                "run_id": run, "directory": directory, "history": address, "job": bench_plan.job_id(suite, args["label"] or None)}
+        named = {name: self._value(hostvars, hosts[0], name, None) for name in ("fleet_history", "fleet_report_directory")}
+        job = bench_plan.job_id(suite, args["label"] or None)
+        workspace.save("benchmark", {"steps": steps, "stopped": stopped, "suite": suite, "label": args["label"] or None, "slo": objectives, "run_id": run,
+                                     "directory": directory, "history": history.address_of(named)[0], "job": job})
+        return {"changed": False, "work": [host for host, own in steps.items() if own], "stopped": stopped, "job": job, "directory": directory}
 
     @staticmethod
     def _refuse(host, manifest, steps, stop):
@@ -117,23 +111,24 @@ class ActionModule(ActionBase):
     # -- on a host -----------------------------------------------------------------------------------------------------
 
     def _measure(self, args, task_vars):
-        host, planned = task_vars["inventory_hostname"], args["planned"]
+        host, planned = task_vars["inventory_hostname"], workspace.load("benchmark")
+        result = self._run(host, planned, args, task_vars)
+        workspace.save("benchmark." + host, result)
+        return {key: result[key] for key in ("changed", "state", "reason")}
+
+    def _run(self, host, planned, args, task_vars):
+        """{"changed", "state", "reason", "left"} of a host."""
         steps = planned["steps"][host]
         if self._task.check_mode:
             for step in steps:
                 words = [word for word in step["argv"] if word != bench_plan.IN_CONTAINER]
                 self._display.display(f"{host}: would run: {' '.join(words)}")
             return {"changed": bool(planned["stopped"][host]), "state": "not measured", "reason": "check mode", "left": []}
-        engine = next((word for word in steps[0]["argv"][:1]), "docker")
-        runner_plan = bench_plan.runner_plan(steps, os.path.basename(engine), MAX_AGE_S)
-        files = {name: (UTILITIES / name).read_text(encoding="utf-8") for name in ("bench_runner.py", "bench_result.py")}
-        common = {"id": planned["job"], "state_directory": self._value(task_vars["hostvars"], host, "fleet_state_directory", "/var/lib/vllm-ascend-fleet")}
-        secrets = {"OPENAI_API_KEY": args["api_key"]} if args["api_key"] and any(step["secret"] for step in steps) else {}
-        if args["fresh"]:
-            self._job(dict(common, state="absent"), task_vars)
-        started = self._job(dict(
-            common, state="started", kind="benchmark", rerun=True, stop_timeout_s=STOP_S, argv=["{python}", "bench_runner.py"], secrets=secrets,
-            files=dict(files, **{"plan.json": json.dumps(runner_plan)})), task_vars)
+        directory = self._value(task_vars["hostvars"], host, "fleet_state_directory", "/var/lib/vllm-ascend-fleet")
+        started = lean.execute(self, "bench_runner:begin", {
+            "id": planned["job"], "state_directory": directory, "fresh": args["fresh"],
+            "program": program.text("bench_runner:main", {}).decode("ascii"),
+            "plan": bench_plan.runner_plan(steps, os.path.basename(steps[0]["argv"][0]), MAX_AGE_S)}, task_vars)
         if started.get("failed") or "job" not in started:
             return {"changed": False, "state": "failed", "reason": started.get("msg") or "the job was not started", "left": []}
         if not started["changed"]:
@@ -143,7 +138,8 @@ class ActionModule(ActionBase):
             self._display.display(f"{host}: {line}")
 
         try:
-            ended = follow(lambda given: self._job(given, task_vars), show, dict(common, lines=5), args["patience_s"])
+            ended = follow(lambda given: lean.execute(self, "job_host:answer", given, task_vars), show,
+                           bench_runner.look_params(planned["job"], directory), args["patience_s"])
         except AnsibleConnectionFailure as error:
             return {"changed": False, "state": "incomplete", "left": [], "reason": (
                 f"the host cannot be reached ({' '.join(str(error).split())[:200]}); its job goes on: run the same again to collect what it measured")}
@@ -151,15 +147,23 @@ class ActionModule(ActionBase):
         left = (job.get("result") or {}).get("results") or []
         return dict(self._outcome(steps, left, job, ended), changed=bool(planned["stopped"][host]), left=left)
 
-    def _job(self, arguments, task_vars):
-        return self._execute_module(module_name="vllm_ascend.fleet.job", module_args=arguments, task_vars=task_vars)
+    def _forget(self, dummy, task_vars):
+        """What is kept here need not be kept there; what is missing is measured by the next start of the same job."""
+        host, planned = task_vars["inventory_hostname"], workspace.load("benchmark")
+        if workspace.load("benchmark." + host, {}).get("state") == "measured":
+            directory = self._value(task_vars["hostvars"], host, "fleet_state_directory", "/var/lib/vllm-ascend-fleet")
+            forgotten = lean.execute(self, "job_host:answer", bench_runner.look_params(planned["job"], directory, "absent"), task_vars)
+            if forgotten.get("failed"):
+                self._display.warning(f"{host}: the job {planned['job']} was not removed: {forgotten.get('msg')}")
+        return {"changed": False}
 
     @staticmethod
     def _outcome(steps, left, job, ended):
         """{"state", "reason"} of a host from what its job left."""
         bad = [one for one in left if one["problems"]]
         if job.get("state") != "succeeded":
-            return {"state": "incomplete" if left else "failed", "reason": ended.get("msg") or "the job did not end well"}
+            return {"state": "incomplete" if left else "failed", "reason": ended.get("msg") or "the job %s: %s" % (
+                job.get("state") or "is out of sight", job.get("reason") or "no reason given")}
         if bad:
             more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             title = next(step["title"] for step in steps if step["key"] == bad[0]["key"])
@@ -169,7 +173,7 @@ class ActionModule(ActionBase):
     # -- after ---------------------------------------------------------------------------------------------------------
 
     def _judge(self, args, task_vars):
-        hostvars, planned = task_vars["hostvars"], args["planned"]
+        hostvars, planned, surveys = task_vars["hostvars"], workspace.load("benchmark"), workspace.load("surveys")
         directory = pathlib.Path(planned["directory"])
         loaded = catalogue_files.load_benchmarks(self._value(hostvars, next(iter(planned["steps"])), "fleet_catalogue_directories", []))
         catalogue = catalogue_files.load(self._value(hostvars, next(iter(planned["steps"])), "fleet_catalogue_directories", []))
@@ -177,13 +181,11 @@ class ActionModule(ActionBase):
         for host, steps in planned["steps"].items():
             if not steps:
                 continue
-            measured = registered(hostvars, host, args["measured"])
-            hosts[host] = {"state": measured.get("state") or "not measured", "reason": measured.get("reason") if measured.get("state") else (
-                measured.get("msg") or "the host could not be reached")}
-            survey = registered(hostvars, host, args["survey"]).get("survey") or {}
-            records += self._records(host, steps, measured.get("left") or [], survey, catalogue, planned, directory)
+            measured = workspace.load("benchmark." + host, {})
+            hosts[host] = {"state": measured.get("state") or "not measured", "reason": measured.get("reason") if measured else "the host could not be reached"}
+            records += self._records(host, steps, measured.get("left") or [], surveys.get(host) or {}, catalogue, planned, directory)
         if self._task.check_mode:
-            return {"changed": False, "failures": {}, "records": [], "verdict": "pass", "measured": []}
+            return {"changed": False, "failures": {}, "verdict": "pass", "page": ""}
         result = self._compare(records, planned, loaded, catalogue, hostvars)
         failures = {host: entry["reason"] for host, entry in hosts.items() if entry["state"] != "measured"}
         broken = slo.broken(result["gate"])
@@ -193,9 +195,8 @@ class ActionModule(ActionBase):
                       verdict="fail" if failures else "pass")
         report.save(directory, "benchmark.json", result)
         self._say(result, directory)
-        return {"changed": False, "failures": failures, "records": records, "verdict": result["verdict"], "file": str(directory / "benchmark.json"),
-                "page": monitoring.benchmark_text(result, time.time()),
-                "measured": [host for host, entry in hosts.items() if entry["state"] == "measured"]}
+        return {"changed": False, "failures": failures, "verdict": result["verdict"], "file": str(directory / "benchmark.json"),
+                "page": monitoring.benchmark_text(result, time.time())}
 
     def _records(self, host, steps, left, survey, catalogue, planned, directory):
         manifests = {manifest["name"]: manifest for manifest in recovery.installed(survey)}

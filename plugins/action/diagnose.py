@@ -14,7 +14,9 @@ import time
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact_data
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import workspace
 
 
 class ActionModule(ActionBase):
@@ -26,12 +28,14 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        archive, survey = args.pop("archive", None), args.pop("survey", None)
+        host, archive = task_vars["inventory_hostname"], args.pop("archive", None)
+        survey = workspace.load("surveys", {}).get(host)
+        manifests = {each["name"]: each for each in recovery.installed(survey)}
+        args["instances"] = [manifests.get(each, {"name": each}) if isinstance(each, str) else each for each in args.get("instances") or []]
         result = self._execute_module(module_name="vllm_ascend.fleet.diagnose", module_args=args, task_vars=task_vars)
         files = result.get("files")
         if not isinstance(files, dict):
             return result
-        host = task_vars["inventory_hostname"]
         if not archive:
             for name, text in files.items():
                 self._display.display("\n%s: %s\n%s" % (host, name.split("/", 1)[0], text.rstrip() or "no lines"))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import secrets
 import time
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text, recovery
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import recording, report, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.levels import Levels
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
 
@@ -23,7 +24,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "built", "explain", "quiet", "enforce", "directory", "texts", "prune"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
@@ -31,13 +32,13 @@ class ActionModule(ActionBase):
             "stage": {"type": "str", "choices": ["intent", "judge", "complete", "show"], "required": True},
             "model": {"type": "str", "default": ""},
             "suite": {"type": "str", "default": ""},
-            "built": {"type": "list", "elements": "dict", "default": []},
             "explain": {"type": "str", "default": ""},
             "quiet": {"type": "bool", "default": False},
             "enforce": {"type": "bool", "default": True},
-            "directory": {"type": "path"},
             "texts": {"type": "bool", "default": False},
             "prune": {"type": "bool", "default": False},
+            "deep": {"type": "bool", "default": False},
+            "conclude": {"type": "bool", "default": False},
         })
         task_vars = task_vars or {}
         hosts = list(task_vars.get("ansible_play_hosts_all") or [])
@@ -47,22 +48,19 @@ class ActionModule(ActionBase):
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
-                return self._intent(planning, args["texts"])
-            surveys = {host: registered(task_vars["hostvars"], host, "__preflight_survey").get("survey") for host in hosts}
+                return self._intent(planning, args)
+            surveys = workspace.load("surveys")
             left = planning.left_over(surveys)
             if args["prune"]:
                 surveys = {host: recovery.without(survey, left.get(host)) for host, survey in surveys.items()}
             if args["stage"] == "complete":
-                for host in hosts:
-                    # Each builder keeps what it made in a result of its own.
-                    args["built"] = args["built"] + (registered(task_vars["hostvars"], host, "__acquire_built").get("results") or [])
-                return self._complete(planning, surveys, args)
+                return self._complete(planning, surveys, task_vars["hostvars"])
             if args["stage"] == "show":
                 return self._show(planning, surveys, args, left)
-            return self._judge(planning, surveys, args, left)
+            return self._judge(planning, surveys, args, left, task_vars["hostvars"])
         except PlanningError as error:
             return self._refuse(error.args[0])
-        except gate.GateError as error:
+        except (gate.GateError, workspace.Missing) as error:
             return self._refuse([str(error)])
         except AnsibleError as error:
             return self._refuse([" ".join(str(error).split())])
@@ -89,16 +87,19 @@ class ActionModule(ActionBase):
                 result[host].append((level, dict(values, **layered)))
         return result
 
-    def _intent(self, planning, texts):
+    def _intent(self, planning, args):
         planning.build()
-        run = time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())
-        return {"changed": False, "requests": planning.requests(texts),
-                "directory": os.path.join(os.path.abspath(planning.report_directory), run)}
+        nonce, requests = secrets.token_hex(16), planning.requests(args["texts"])
+        workspace.save("requests", {host: dict(request, deep=args["deep"], nonce=nonce) for host, request in requests.items()})
+        directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
+        workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"]})
+        return {"changed": False, "directory": directory, "weights": {host: request["weights"] for host, request in requests.items()}}
 
-    def _judge(self, planning, surveys, args, left):
-        made = planning.build(surveys)
+    def _judge(self, planning, surveys, args, left, hostvars):
+        made, run = planning.build(surveys), workspace.load("run")
         verdict, contexts = planning.judge(made, surveys)
-        differences = plan_text.differences(made, surveys)
+        differences = self._keep(planning, made, surveys, run)
+        workspace.save("left_over", left)
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
@@ -106,23 +107,37 @@ class ActionModule(ActionBase):
             for line in plan_text.notes(made) + plan_text.left_over_lines(left, args["prune"]):
                 self._display.display(line, color="yellow")
         unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
-        directory = pathlib.Path(args["directory"])
+        directory = pathlib.Path(run["directory"])
         report.save(directory, "preflight.json", verdict)
-        report.save(directory, "plan.json", made)
         if args["enforce"] and len(unready) > planning.max_unready:
             return {"failed": True, "msg": "%d of %d hosts are not ready and %d may be: %s. What was found and the remedy stand above and in %s" % (
                 len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
-        return {
-            "changed": False, "plan": made, "differences": differences, "left_over": left, "unready": unready, "waived": verdict["waived"],
-            "ready": [host for host in made["hosts"] if host not in unready],
-            "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"]),
-        }
+        proof = workspace.load("proof", {})
+        work = [host for host in made["hosts"] if host not in unready and (
+            recovery.has_work(made["hosts"][host], differences[host], proof.get(host)) or (args["prune"] and left.get(host)))]
+        result = {"changed": False, "unready": unready, "waived": verdict["waived"], "work": work, "left_over": left,
+                  "ready": [host for host in made["hosts"] if host not in unready],
+                  "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"])}
+        result.update(supply(made, surveys, work))
+        if args["conclude"] and not work:
+            # No task of a host is left that could say so.
+            recording.conclude(self, hostvars)
+        return result
 
-    def _complete(self, planning, surveys, args):
-        built = [entry for entry in args["built"] if entry.get("digest")]
-        changed = planning.learn(built, write=not self._task.check_mode)
+    def _keep(self, planning, made, surveys, run):
+        """Leave the plan and what it changes to the tasks that carry it out. :returns: the differences."""
+        differences = plan_text.differences(made, surveys, planning.secret_hashes(run["nonce"]))
+        workspace.save("plan", made)
+        workspace.save("differences", differences)
+        report.save(pathlib.Path(run["directory"]), "plan.json", made)
+        return differences
+
+    def _complete(self, planning, surveys, hostvars):
+        built = [entry for host in planning.settings for entry in registered(hostvars, host, "__acquire_built").get("results") or ()]
+        changed = planning.learn([entry for entry in built if entry.get("digest")], write=not self._task.check_mode)
         made = planning.build(surveys)
-        return {"changed": changed, "plan": made, "differences": plan_text.differences(made, surveys)}
+        self._keep(planning, made, surveys, workspace.load("run"))
+        return dict(supply(made, surveys, list(made["hosts"])), changed=changed)
 
     def _show(self, planning, surveys, args, left):
         made = planning.build(surveys)
@@ -130,7 +145,22 @@ class ActionModule(ActionBase):
         lines += plan_text.changes(made, surveys, planning.unbuilt)
         lines += ["", *plan_text.left_over_lines(left, args["prune"])]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
-        return {"changed": False, "plan": made, "differences": plan_text.differences(made, surveys), "left_over": left}
+        return {"changed": False, "hash": made["hash"], "left_over": left}
+
+
+def supply(made, surveys, hosts):
+    """{"plan", "present"}: what the role acquire needs to know of the plan, and which of its references the hosts have already.
+
+    The whole plan stays in the workspace: Ansible would walk through every unit's text at every task.
+    """
+    few = ("name", "image", "image_reference")
+    plan = {"images": made["images"], "hosts": {
+        host: {"engine": made["hosts"][host]["engine"], "engine_path": made["hosts"][host]["engine_path"],
+               "instances": [{key: instance[key] for key in few} for instance in made["hosts"][host]["instances"]]} for host in hosts}}
+    wanted = {host: {instance["image_reference"] for instance in entry["instances"]} for host, entry in plan["hosts"].items()}
+    present = {host: sorted({digest for image in (surveys.get(host) or {}).get("images") or () for digest in image["digests"]} & wanted[host])
+               for host in hosts}
+    return {"plan": plan, "present": present}
 
 
 def fleet_variables(hostvars, host):

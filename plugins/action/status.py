@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.action.plan import registered
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import plan_text, recovery
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import workspace
 
 
 class ActionModule(ActionBase):
@@ -16,16 +16,16 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("survey", "proof"))
+    _VALID_ARGS = frozenset(("model",))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        _spec, args = self.validate_argument_spec({
-            "survey": {"type": "str", "required": True}, "proof": {"type": "str", "required": True}})
-        hostvars, rows = (task_vars or {})["hostvars"], []
-        for host in (task_vars or {})["ansible_play_hosts_all"]:
-            survey = registered(hostvars, host, args["survey"]).get("survey") or {"unreachable": True, "error": "was not asked"}
-            rows.extend(recovery.status_rows(host, survey, registered(hostvars, host, args["proof"]).get("instances") or {}))
+        _spec, args = self.validate_argument_spec({"model": {"type": "str", "default": ""}})
+        try:
+            surveys, proof = workspace.load("surveys"), workspace.load("proof")
+        except workspace.Missing as error:
+            return {"failed": True, "msg": str(error)}
+        rows = [row for host, survey in surveys.items() for row in recovery.status_rows(host, survey, proof.get(host) or {}, args["model"])]
         lines = [("HOST", "INSTANCE", "MODEL", "NPUS", "PORT", "PATCH SET", "RELEASE", "PREVIOUS", "SINCE", "UNIT", "ANSWERS")]
         for row in rows:
             lines.append(tuple(str(row[key] if row[key] not in (None, "") else "-") for key in (

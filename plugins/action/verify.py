@@ -11,9 +11,9 @@ import time
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.action.plan import registered
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint, monitoring, plan_text, recovery
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import report, workspace
 
 MARKS = {"pass": "ok", "fail": "FAIL", "unknown": "?"}
 
@@ -23,33 +23,34 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("survey", "proof", "report_directory"))
+    _VALID_ARGS = frozenset(("model", "report_directory"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _spec, args = self.validate_argument_spec({
-            "survey": {"type": "str", "required": True}, "proof": {"type": "str", "required": True},
-            "report_directory": {"type": "path", "default": "reports"}})
-        hostvars = (task_vars or {})["hostvars"]
+            "model": {"type": "str", "default": ""}, "report_directory": {"type": "path", "default": "reports"}})
+        try:
+            surveys, proof = workspace.load("surveys"), workspace.load("proof")
+        except workspace.Missing as error:
+            return {"failed": True, "msg": str(error)}
         instances, hosts, failures = [], {}, {}
-        for host in (task_vars or {})["ansible_play_hosts_all"]:
-            looked, proof = registered(hostvars, host, args["survey"]), registered(hostvars, host, args["proof"])
-            survey = looked.get("survey") or {"unreachable": True, "error": looked.get("msg") or "it was not asked"}
-            reason = survey.get("error") if survey.get("unreachable") else None
-            if not reason and proof.get("msg") and not proof.get("instances"):
-                reason = proof["msg"]
+        for host, survey in surveys.items():
+            reason = survey.get("error") if survey.get("unreachable") else next(
+                ("its instances could not be asked: " + each["error"] for each in survey.get("errors") or () if each["source"] == "proof"), None)
             hosts[host] = {"reason": reason}
             if reason:
                 failures[host] = reason
-            manifests = {manifest["name"]: manifest for manifest in recovery.installed(survey)}
-            for name, found in (proof.get("instances") or {}).items():
-                manifest = manifests.get(name) or {}
+            for manifest in recovery.installed(survey, args["model"]) if not reason else ():
+                found = (proof.get(host) or {}).get(manifest["name"]) or not_asked(manifest)
                 instances.append({
-                    "host": host, "instance": name, "model": manifest.get("model"), "served_model_name": manifest.get("served_model_name"),
+                    "host": host, "instance": manifest["name"], "model": manifest.get("model"), "served_model_name": manifest.get("served_model_name"),
                     "release": (manifest.get("release") or {}).get("id"), "ready": found["ready"], "elapsed_s": found["elapsed_s"],
                     "findings": [dict(item, host=host) for item in found["findings"]], "answers": found.get("answers") or []})
                 if not found["ready"]:
-                    failures.setdefault(host, endpoint.sentence(name, found))
+                    failures.setdefault(host, endpoint.sentence(manifest["name"], found))
+        if args["model"] and not instances and not failures:
+            known = sorted(set(manifest["name"] for survey in surveys.values() for manifest in recovery.installed(survey)))
+            return {"failed": True, "msg": f"No host of this run has a model or an instance '{args['model']}'; installed are {', '.join(known) or 'none'}"}
         run = time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid())
         directory = pathlib.Path(args["report_directory"]).absolute() / run
         verdict = "fail" if failures or not instances else "pass"
@@ -76,3 +77,12 @@ class ActionModule(ActionBase):
             if entry["reason"]:
                 self._display.display(f"{host}: {entry['reason']}", color="red")
         self._display.display(f"the answers: {directory / 'verify.json'}")
+
+
+def not_asked(manifest):
+    """What is said of an instance that does not run."""
+    name, unit = manifest["name"], manifest.get("unit_state") or {}
+    expected, source, remedy = endpoint.RULES["endpoint.unit_active"]
+    item = finding("endpoint.unit_active", "fail", "the unit is %s" % (unit.get("active_state") or "not known to systemd"), expected, source,
+                   "start it with playbooks/start.yml; " + remedy.format(unit=manifest.get("unit") or f"vllm-ascend-{name}.service"), instance=name)
+    return {"ready": False, "elapsed_s": 0.0, "findings": [item], "answers": []}

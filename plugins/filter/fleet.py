@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import monitoring, plan, recovery
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import plan
 
 
 class FilterModule:
     """Registers the filters."""
 
     def filters(self):
-        return {name: getattr(recovery, name) for name in ("to_revert", "installed", "our_images", "secrets", "api_keys")} | {
-            "to_build": plan.to_build, "scrape_targets": monitoring.fleet_targets}
+        return {"to_build": plan.to_build}

@@ -314,7 +314,8 @@ def job_id(suite, label=None):
 
 def runner_plan(all_steps, engine, max_age_s):
     """What the runner on the host gets; it needs no more of a step than this."""
-    keys = ("key", "chain", "title", "tool", "argv", "kill", "container", "unit", "metrics_url", "timeout_s", "wanted", "secret", "tokenizer_file")
+    keys = ("key", "chain", "title", "tool", "argv", "kill", "container", "unit", "metrics_url", "timeout_s", "wanted", "secret",
+            "tokenizer_file", "instance")
     return {"schema": 1, "engine": engine, "max_age_s": max_age_s, "mark": MARK, "output_limit": 1 << 25,
             "steps": [dict((key, step[key]) for key in keys) for step in all_steps]}
 

@@ -1,10 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads what `vllm bench serve` and `vllm bench throughput` of 0.18.0 leave behind, and says whether it is a measurement. Pure.
-
-It travels to hosts as a file beside the runner, so it imports nothing of the collection.
-"""
+"""Reads what `vllm bench serve` and `vllm bench throughput` of 0.18.0 leave behind, and says whether it is a measurement. Pure."""
 
 from __future__ import annotations
 

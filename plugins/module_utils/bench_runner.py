@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the steps of a benchmark on a host, one after the other, as a detached job. This file does I/O.
 
-It travels to hosts as a file of the job, so it imports nothing of the collection. ``plan.json`` beside it holds the steps, see bench_plan.steps;
-``results/`` keeps what each step left, so that a job that is started again goes on with what is missing.
+``plan.json`` in the job's folder holds the steps, see bench_plan.runner_plan; ``results/`` keeps what each step left, so that a job that is started
+again goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,19 @@ import time
 import urllib.error
 import urllib.request
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_result, job_host
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint_probes import read_key
+
 TOOL_S = 60.0
 METRICS_S = 10.0
 OUTPUT_KEPT = 1 << 16
 # A server that just answered its last request counts it a moment later.
 SETTLE_S = 0.3
+HIDDEN = b"********"
+JOB = {"kind": "benchmark", "rerun": True, "environment": {}, "secrets": {}, "timeout_s": 0, "wait_s": 0, "seen": None, "lines": 5,
+       "keep": 20, "systemctl": "systemctl", "systemd_run": "systemd-run", "argv": [], "files": {},
+       # Ending a run asks the tool, its container, and perhaps a unit.
+       "stop_timeout_s": 180}
 
 
 class Stopped(Exception):
@@ -34,8 +42,8 @@ class Stopped(Exception):
 class Runner:
     """The steps of one job."""
 
-    def __init__(self, folder, plan, reader, clock=time.time):
-        self.folder, self.plan, self.reader, self.clock = folder, plan, reader, clock
+    def __init__(self, folder, plan, clock=time.time):
+        self.folder, self.plan, self.clock = folder, plan, clock
         self.current, self.kill, self.stopping = None, None, False
         self.brief, self.hashes, self.results = "", {}, []
         os.makedirs(os.path.join(folder, "results"), mode=0o700, exist_ok=True)
@@ -112,12 +120,13 @@ class Runner:
         """Run one step."""
         result = {"key": step["key"], "chain": step["chain"], "kept": False, "rc": None, "output": "", "text": None, "started_epoch_s": self.clock()}
         before = self.counters(step)
-        done = self.command(step["argv"], step["timeout_s"], step.get("kill"))
+        key = read_key(step["instance"]) if step["secret"] else None
+        done = self.command(step["argv"], step["timeout_s"], step.get("kill"), key)
         if self.stopping:
             raise Stopped()
         said, text = split(done["output"], self.plan["mark"])
         result.update(rc=done["rc"], output=said[-OUTPUT_KEPT:], text=text, ended_epoch_s=self.clock(), tokenizer_sha256=self.hashed(step))
-        found = self.reader.read(step["tool"], text, said, step["wanted"])
+        found = bench_result.read(step["tool"], text, said, step["wanted"])
         problems = list(found["problems"])
         if done["timed_out"]:
             problems = ["it did not end within %d s" % step["timeout_s"]]
@@ -125,13 +134,17 @@ class Runner:
             problems = ["the command ended with %s: %s" % (done["rc"], last_line(said))]
         if before:
             time.sleep(SETTLE_S)
-        result.update(problems=problems, server=self.reader.between(before, self.counters(step), found["counts"].get("completed")))
+        result.update(problems=problems, server=bench_result.between(before, self.counters(step), found["counts"].get("completed")))
         self.brief = "; last: " + (problems[0] if problems else in_brief(found["metrics"]))
         return result
 
-    def command(self, argv, timeout_s, kill=None):
-        """Run a command; {"rc", "output", "timed_out"}. Both of its streams are one text, which is also the job's log."""
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def command(self, argv, timeout_s, kill=None, key=None):
+        """Run a command; {"rc", "output", "timed_out"}. Both of its streams are one text, which is also the job's log.
+
+        :param key: the instance's API key; the tool finds it in its environment, and nobody in what it says.
+        """
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   env=dict(os.environ, OPENAI_API_KEY=key) if key else None)
         self.current, self.kill = process, kill
         if self.stopping:
             self.end()
@@ -146,6 +159,7 @@ class Runner:
         timer.start()
         chunks, size = [], 0
         for line in process.stdout:
+            line = line.replace(key.encode("utf-8"), HIDDEN) if key else line
             chunks.append(line)
             size += len(line)
             while size > self.plan["output_limit"] and len(chunks) > 1:
@@ -181,7 +195,7 @@ class Runner:
             # Proxies of the host are for the world outside.
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(step["metrics_url"], timeout=METRICS_S) as answer:
-                return self.reader.counters(answer.read().decode("utf-8", "replace"))
+                return bench_result.counters(answer.read().decode("utf-8", "replace"))
         except (OSError, urllib.error.URLError):
             return {}
 
@@ -234,11 +248,30 @@ def last_line(text):
     return lines[-1][:200] if lines else "it said nothing"
 
 
-def main():
-    import bench_result  # it lies beside this file in the job's folder
+def begin(arguments):
+    """Start the job on this host, or find that it runs.
+
+    :param dict arguments: "id" and "state_directory" of the job, "program": text of its program, "plan": of bench_plan.runner_plan, "fresh": forget
+        what was finished before.
+    :returns: as job_host.run.
+    """
+    params = dict(JOB, id=arguments["id"], state_directory=arguments["state_directory"])
+    if arguments["fresh"]:
+        job_host.run(dict(params, state="absent"), False)
+    files = {"program.py": arguments["program"], "plan.json": json.dumps(arguments["plan"], sort_keys=True)}
+    return job_host.run(dict(params, state="started", argv=[sys.executable, "program.py"], files=files), False)[0]
+
+
+def look_params(job_id, state_directory, state="followed"):
+    """Parameters of the job for whoever waits for it, or forgets it."""
+    return dict(JOB, id=job_id, state_directory=state_directory, state=state)
+
+
+def main(dummy):
+    """What the job's program runs."""
     folder = os.environ["JOB_DIRECTORY"]
     with open(os.path.join(folder, "plan.json")) as stream:
-        runner = Runner(folder, json.load(stream), bench_result)
+        runner = Runner(folder, json.load(stream))
     signal.signal(signal.SIGTERM, runner.stop)
     code = 0
     try:
@@ -249,11 +282,5 @@ def main():
         print(error)
         code = 1
     # What was finished is of use whatever came then.
-    with open(os.path.join(folder, "result.json.part"), "w") as stream:
-        json.dump({"complete": code == 0, "results": runner.results}, stream)
-    os.rename(os.path.join(folder, "result.json.part"), os.path.join(folder, "result.json"))
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    job_host.write_text(os.path.join(folder, "result.json"), json.dumps({"complete": code == 0, "results": runner.results}))
+    sys.exit(code)

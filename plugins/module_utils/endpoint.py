@@ -336,6 +336,8 @@ class Prover:
         self.phase, self.mark, self.marked, self.read = "starting", None, self.started, None
         self.down_since = None
         self.open = False
+        # For whoever watches meanwhile.
+        self.proven = False
 
     def say(self, rule, status, found, remedy=None):
         """Record what a rule found; returns whether it passed."""
@@ -519,8 +521,16 @@ class Prover:
 
     def result(self, ready, elapsed=None):
         """What the gate says of this instance."""
+        self.proven = ready
         return {"ready": ready, "elapsed_s": round(self.clock() - self.started if elapsed is None else elapsed, 3),
                 "phase": "ready" if ready else self.phase, "findings": [self.findings[rule] for rule in ORDER if rule in self.findings]}
+
+
+def waiting(provers):
+    """How far a proof is, in words; provers: {instance: (phase, proven)}."""
+    late = ["%s in phase %s" % (name, phase) for name, (phase, proven) in sorted(provers.items()) if not proven]
+    done = len(provers) - len(late)
+    return "%d of %d proven%s" % (done, len(provers), "; " + ", ".join(late) if late else "")
 
 
 def declares(instance, flag):

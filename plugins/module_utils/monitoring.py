@@ -35,13 +35,14 @@ def host_targets(host, address, survey, npu_exporter_port=None):
     return [group for group in groups if group]
 
 
-def fleet_targets(hostvars, hosts, seen="__monitoring_seen"):
-    """{"files": {path: targets}, "keep": [path of a host that could not be read]} of a fleet."""
+def fleet_targets(surveys, addresses, ports):
+    """{"files": {path: targets}, "keep": [path of a host that could not be read]} of a fleet.
+
+    :param dict surveys: {host: survey or None}. :param dict addresses: {host: address}. :param dict ports: {host: port of its npu-exporter or None}.
+    """
     result = {"files": {}, "keep": []}
-    for host in hosts:
-        variables = hostvars[host]
-        survey = (variables.get(seen) or {}).get("survey")
-        groups = host_targets(host, str(variables.get("ansible_host") or host), survey, variables.get("fleet_npu_exporter_port"))
+    for host, survey in surveys.items():
+        groups = host_targets(host, addresses[host], survey, ports.get(host))
         path = "targets/%s.json" % re.sub(r"[^A-Za-z0-9._-]", "_", host)
         if groups is None:
             result["keep"].append(path)

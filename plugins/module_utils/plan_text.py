@@ -10,20 +10,23 @@ import json
 import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact, redact_data
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.release import settled
 
 _SHOWN = ("port", "served_model_name", "weights", "patch_set", "shm_size", "ready_timeout_s", "shutdown_timeout_s", "stability_window_s",
           "sanity", "expected_answer")
 
 
-def differences(plan, surveys):
+def differences(plan, surveys, secrets=None):
     """Compare each planned release with the one the survey found.
 
-    :returns: {host: {instance: {"action": "keep" | "start" | "replace" | "install" | "build", "before": id or None, "after": id or None}}}.
-        "build" means that the image does not exist yet, so the release's id is not known.
+    :param secrets: {host: what the keyed hash of its instances' secret must be, or None}; None compares no secrets.
+    :returns: {host: {instance: {"action": "keep" | "start" | "repair" | "replace" | "install" | "build", "before": id or None, "after": id or None}}}.
+        "build" means that the image does not exist yet, so the release's id is not known; "repair" that something of the release that runs was altered.
     """
     result = {}
     for host, entry in plan["hosts"].items():
-        found = (surveys.get(host) or {}).get("instances") or {}
+        survey = surveys.get(host) or {}
+        found = survey.get("instances") or {}
         result[host] = {}
         for instance in entry["instances"]:
             now = found.get(instance["name"]) or {}
@@ -34,8 +37,12 @@ def differences(plan, surveys):
                 action = "install"
             elif before != after:
                 action = "replace"
+            elif (now.get("unit") or {}).get("active_state") != "active":
+                action = "start"
             else:
-                action = "keep" if (now.get("unit") or {}).get("active_state") == "active" else "start"
+                expected = secrets.get(host) if secrets is not None and instance["secret"] else None
+                expected = (now.get("secret") or {}).get("hmac") if secrets is None else expected
+                action = "keep" if settled(instance, now, survey.get("containers"), expected) else "repair"
             result[host][instance["name"]] = {"action": action, "before": before, "after": after}
     return result
 
@@ -118,6 +125,10 @@ def changes(plan, surveys, unbuilt):
                 continue
             if change["action"] == "start":
                 text = ("installed as wanted but not running; it will be started",)
+            elif change["action"] == "repair":
+                before = surveys[host]["instances"][instance["name"]].get("files") or {}
+                text = tuple(_diff(before, instance["release"]["files"], instance["unit"], (change["before"], change["after"]))) or (
+                    "its files or its container are not those of the release",)
             else:
                 before = surveys[host]["instances"][instance["name"]].get("files") or {}
                 files = instance["release"]["files"] if instance["release"] else unbuilt(entry, instance)

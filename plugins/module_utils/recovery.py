@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.release import environment_text
 
 
 BASE_LABEL = "vllm-ascend-fleet.base-digest"
@@ -81,6 +82,21 @@ def _bare(identity):
     return (identity or "").replace("sha256:", "")
 
 
+def secret_text(api_key):
+    """What the secret's file of an instance holds, None when there is to be none."""
+    return environment_text({"VLLM_API_KEY": api_key}) if api_key else None
+
+
+def has_work(entry, differences, proof):
+    """Whether a host is not yet what its plan says: something differs, or does not answer.
+
+    :param dict entry: of the plan's hosts. :param dict differences: of plan_text.differences for this host.
+    :param proof: {instance: as endpoint_gate returned it}, None when nobody was asked.
+    """
+    return any(differences[instance["name"]]["action"] != "keep" or not ((proof or {}).get(instance["name"]) or {}).get("ready")
+               for instance in entry["instances"])
+
+
 def secrets(instances, api_key):
     """{instance name: {"VLLM_API_KEY": key}} for the instances that have a secret; {} without a key."""
     return dict((name, {"VLLM_API_KEY": key}) for name, key in api_keys(instances, api_key).items())
@@ -93,36 +109,12 @@ def api_keys(instances, api_key):
     return dict((instance["name"], api_key) for instance in instances if instance.get("secret"))
 
 
-def to_revert(instances, found, released, proven):
-    """Split the instances that were changed and not proven by how each goes back to what it was before.
-
-    :param list instances: of the plan, for one host.
-    :param dict found: the survey's instances: what was installed before the change.
-    :param dict released: what the release module returned; nothing was changed when it failed, it puts things back itself.
-    :param dict proven: {instance: {"ready": bool}} as endpoint_gate returned it.
-    :returns: {"previous": [the manifest of the release before, with "release": {"id"}], "absent": [{"name"}]}.
-    """
-    result = {"previous": [], "absent": []}
-    if not released or released.get("failed"):
-        return result
-    for instance in instances:
-        name = instance["name"]
-        before = (found.get(name) or {}).get("release")
-        if (proven.get(name) or {}).get("ready"):
-            continue
-        if before is None:
-            result["absent"].append({"name": name})
-        elif before != (instance["release"] or {}).get("id"):
-            result["previous"].append(dict(found[name].get("manifest") or {"name": name}, release={"id": before}))
-    return result
-
-
 def summarize(plan, results, check_mode=False):
     """How each instance of a run ended.
 
     :param dict plan: the plan that was carried out.
     :param dict results: {host: {"differences", "proven", "failure": None or one line,
-        "down": None or why the release before is not proven either, "reverted": [name], "removed": [name], "address"}}.
+        "down": whether the release before is not proven either, "quarantined": whether its NPUs are to blame, "reverted": [name], "removed": [name], "address"}}.
     :returns: a list of rows: {"host", "instance", "model", "devices", "port", "patch_set", "outcome", "ready_s", "curl", "reason"};
         outcome is "unchanged", "deployed", "reverted", "down", "removed", "failed" or "not reached"; in check mode also "would build",
         "would install", "would replace" and "would start".
@@ -138,8 +130,12 @@ def summarize(plan, results, check_mode=False):
                 outcome = "down" if result.get("down") else "reverted"
             elif name in result.get("removed", ()):
                 outcome = "removed"
+            elif result.get("quarantined") and not proof.get("ready"):
+                outcome = "quarantined"
             elif proof.get("ready") and not (check_mode and action != "keep"):
                 outcome = "unchanged" if action == "keep" else "deployed"
+            elif result.get("down"):
+                outcome = "down"
             elif result.get("failure"):
                 outcome = "failed"
             else:
@@ -154,7 +150,7 @@ def summarize(plan, results, check_mode=False):
     return rows
 
 
-def status_rows(host, survey, proven):
+def status_rows(host, survey, proven, model=""):
     """What runs on a host, one row per instance, or one row that says why there is none.
 
     :param dict proven: {instance: {"ready", "findings"}} of a gate that asked once.
@@ -163,7 +159,7 @@ def status_rows(host, survey, proven):
     if survey.get("unreachable"):
         return [dict(empty, host=host, unit="host: %s" % survey["error"])]
     rows = []
-    for manifest in installed(survey):
+    for manifest in installed(survey, model):
         name, found = manifest["name"], survey["instances"][manifest["name"]]
         proof = proven.get(name)
         reason = next((f for f in (proof or {}).get("findings") or () if f["status"] != "pass"), None)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 
@@ -203,6 +204,23 @@ def _state(found, enabled=None, active=None, release=None):
     return "release: %s\nenabled: %s\nrunning: %s\n" % (
         release or found["current"] or "none",
         "yes" if enabled or found["systemd"].get("UnitFileState") == "enabled" else "no", "yes" if active or is_running(found) else "no")
+
+
+def settled(instance, found, containers, secret_hmac):
+    """Whether an instance is on its host to the last byte as it is wanted, and runs: then no step of :func:`steps` would be left.
+
+    :param dict instance: of the plan. :param dict found: of the survey's instances, or None. :param containers: the survey's.
+    :param secret_hmac: what the hash of its secret must be, None when it is to have none.
+    """
+    if not instance.get("release") or not found or found.get("release") != instance["release"]["id"]:
+        return False
+    hashes = dict((name, hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()) for name, text in instance["release"]["files"].items())
+    unit, secret = found.get("unit") or {}, found.get("secret")
+    running = [c for c in containers or () if c.get("name") == instance["container"] and c.get("state") == "running"]
+    return (found.get("sha256") == hashes and unit.get("unit_sha256") == hashes[instance["unit"]] and unit.get("needs_reload") is False
+            and unit.get("unit_file_state") == "enabled" and unit.get("active_state") == "active"
+            and bool(running) and (running[0].get("labels") or {}).get(RELEASE_LABEL) == found["release"]
+            and (secret or {}).get("hmac") == secret_hmac and (secret is None or secret.get("mode") == "0600"))
 
 
 def prunable(releases, protected, keep):

@@ -341,7 +341,7 @@ def join_instances(state, units, unit_prefix):
                 "needs_reload": values.get("NeedDaemonReload") == "yes", "unit_sha256": files.get(unit_name),
                 "main_pid": int(values.get("MainPID") or 0) or None, "active_since": values.get("ActiveEnterTimestamp") or None,
             }
-        instances[name] = dict(state.get(name) or {"release": None, "previous": None, "manifest": None}, unit=unit)
+        instances[name] = dict(state.get(name) or {"release": None, "previous": None, "manifest": None, "sha256": {}, "secret": None}, unit=unit)
     return instances
 
 

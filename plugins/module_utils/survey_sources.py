@@ -11,6 +11,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import hmac
 import json
 import os
 import resource
@@ -32,6 +33,7 @@ TOOL_DEADLINE_S = 10.0
 INSPECTED_IMAGES = 40
 NODE_PATTERNS = ("/dev/davinci*", "/dev/vdavinci*", "/dev/devmm_svm", "/dev/hisi_hdc")
 DEVICE_PLUGINS = ("/var/lib/kubelet/device-plugins/Ascend*.sock", "/var/lib/kubelet/device-plugins/davinci*.sock")
+SECRET_DIRECTORY = "/etc/vllm-ascend-fleet"
 # A probe whose npu-smi can't even be killed keeps this lock through the tool, so the next probe does not add another.
 PROBE_LOCK = "/run/vllm-ascend-fleet.npu-smi.lock"
 DEEP_TYPES = ("board", "health", "common", "usages", "ecc", "proc-mem")
@@ -163,8 +165,7 @@ def read(parameters):
     raw["paths"] = reader.with_deadline("paths", {}, TOOL_DEADLINE_S, lambda: dict((path, _path(path)) for path in wanted))
     raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
     raw["device_plugins"] = sorted(found for pattern in DEVICE_PLUGINS for found in glob.glob(pattern))
-    raw["instances"] = reader.guard("instances", {}, _instances, parameters["state_directory"],
-                                    parameters["unit_prefix"] if parameters.get("texts") else None, reader)
+    raw["instances"] = reader.guard("instances", {}, _instances, parameters, reader)
     raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
     raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
     probe.join(parameters["timeout_s"] + 5)
@@ -177,6 +178,14 @@ def read(parameters):
     if parameters["deep"] and not info.get("error"):
         raw["deep"] = reader.guard("deep", {}, _deep, parameters, raw["npu_smi"]["path"], info, raw["device_nodes"], reader)
     return raw
+
+
+def answer(parameters):
+    """The whole survey. :returns: {"survey": see docs/architecture.md}; for the parameters see the module npu_info."""
+    started = time.monotonic()
+    found = survey.assemble(read(parameters), parameters["unit_prefix"])
+    found["elapsed_s"] = round(time.monotonic() - started, 3)
+    return {"changed": False, "survey": found}
 
 
 def _lock(deadline):
@@ -484,9 +493,9 @@ def _podman(raw):
     raw["image_inspects"] = dict(("sha256:" + item["Id"].replace("sha256:", ""), item) for item in inspects)
 
 
-def _instances(state_directory, prefix, reader):
-    """What is installed; with the ``prefix`` of units also the texts themselves."""
-    base = os.path.join(state_directory, "instances")
+def _instances(parameters, reader):
+    """What is installed, with the sha256 of its files; with ``texts`` also the texts themselves."""
+    base, prefix = os.path.join(parameters["state_directory"], "instances"), parameters["unit_prefix"]
     found = {}
     if not os.path.isdir(base):
         return found
@@ -504,12 +513,37 @@ def _instances(state_directory, prefix, reader):
         manifest = survey.read_manifest(text) if text else None
         if links["current"] and manifest is None:
             reader.errors.append({"source": "instances", "error": error or "%s/current/manifest.json is not a JSON object" % directory})
-        found[name] = {"release": links["current"], "previous": links["previous"], "manifest": manifest}
-        if prefix is not None:
+        found[name] = {"release": links["current"], "previous": links["previous"], "manifest": manifest,
+                       "sha256": _hashes(os.path.join(directory, "current")) if links["current"] else {},
+                       "secret": _secret(os.path.join(SECRET_DIRECTORY, name + ".secret"), parameters.get("nonce"))}
+        if parameters.get("texts"):
             found[name]["files"] = {
                 "unit": read_text("/etc/systemd/system/%s%s.service" % (prefix, name))[0],
                 "environment": read_text(os.path.join(directory, "current", "environment"))[0]}
     return found
+
+
+def _hashes(directory):
+    """{file: sha256} of a release's folder."""
+    found = {}
+    try:
+        for name in sorted(os.listdir(directory)):
+            with open(os.path.join(directory, name), "rb") as stream:
+                found[name] = hashlib.sha256(stream.read(OUTPUT_LIMIT)).hexdigest()
+    except OSError:
+        return {}   # compared with what is wanted, nothing is as wrong as it is
+    return found
+
+
+def _secret(path, nonce):
+    """{"mode", "hmac"} of a secret's file, keyed with what the asker made up, so that the answer is worth nothing to others; None without one."""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        with open(path, "rb") as stream:
+            content = stream.read(OUTPUT_LIMIT)
+    except OSError:
+        return None
+    return {"mode": "%04o" % mode, "hmac": hmac.new(nonce.encode("ascii"), content, "sha256").hexdigest() if nonce else None}
 
 
 def _units(prefix, instances, reader):

@@ -15,13 +15,14 @@ description:
   - V(stage=plan) makes the commands of a suite for every instance of the play, shows them, and refuses what cannot be measured. Once for all hosts.
   - V(stage=measure) runs them on its host as a detached job, one after the other, and shows each step. What a job of before has finished in the same
     process of the engine is not repeated. A failed run is no failure of the task, it is told by O(stage=judge).
+  - The stages hand plan and results to each other through files of the run.
   - V(stage=judge) makes records of what was measured, writes C(benchmark.json), keeps them in the history, compares them with published figures, with
     the history, host with host and before with after, and holds them against objectives. Once for all hosts.
 options:
   stage:
     description: What to do.
     type: str
-    choices: [plan, measure, judge]
+    choices: [plan, measure, judge, forget]
     required: true
   suite:
     description: A suite of the catalogue, C(catalogue/benchmarks).
@@ -61,21 +62,6 @@ options:
     description: Only instances of this model, or of this name.
     type: str
     default: ''
-  survey:
-    description: Name of the variable in which each host registered its survey.
-    type: str
-    default: __installed
-  planned:
-    description: What V(stage=plan) returned.
-    type: dict
-    default: {}
-  measured:
-    description: Name of the variable in which each host registered V(stage=measure).
-    type: str
-    default: __benchmark_measured
-  api_key:
-    description: The API key of instances that have one. It reaches the tool by its environment.
-    type: str
   timeout_s:
     description: Seconds that one run may take, in place of the suite's.
     type: int
@@ -90,49 +76,55 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
+- name: Look at every host at once
+  vllm_ascend.fleet.survey:
+    request: {texts: true}
+  run_once: true
+
 - name: See what will be measured
   vllm_ascend.fleet.benchmark:
     stage: plan
     suite: gemma4
     slo: {ttft_mean_ms: 500, regression: 0.05}
   run_once: true
-  register: planned
 
 - name: Measure
   vllm_ascend.fleet.benchmark:
     stage: measure
-    planned: "{{ planned }}"
-  register: __benchmark_measured
 
 - name: Judge
   vllm_ascend.fleet.benchmark:
     stage: judge
-    planned: "{{ planned }}"
   run_once: true
+  register: judged
 """
 
 RETURN = r"""
-steps:
-  description: With V(stage=plan), the commands of each host.
+work:
+  description: With V(stage=plan), the hosts on which something is measured.
   returned: stage is plan
-  type: dict
+  type: list
+  elements: str
 stopped:
   description: With V(stage=plan), by host the instances that will be stopped and started again.
   returned: stage is plan
   type: dict
+job:
+  description: With V(stage=plan), the id of the job on every host.
+  returned: stage is plan
+  type: str
+directory:
+  description: With V(stage=plan), the folder of the run.
+  returned: stage is plan
+  type: path
 state:
-  description: With V(stage=measure), C(measured), C(incomplete) or C(failed).
+  description: With V(stage=measure), C(measured), C(incomplete), C(failed), or C(not measured) in check mode.
   returned: stage is measure
   type: str
 reason:
   description: With V(stage=measure), why it is not C(measured), in one line.
   returned: stage is measure
   type: str
-records:
-  description: With V(stage=judge), the records as docs/architecture.md describes them.
-  returned: stage is judge
-  type: list
-  elements: dict
 failures:
   description: With V(stage=judge), by host one line on what was not measured, or on the objective that was not met.
   returned: stage is judge
@@ -143,11 +135,11 @@ verdict:
   returned: stage is judge
   type: str
 file:
-  description: With V(stage=judge), where the records and comparisons are.
+  description: With V(stage=judge), where the records and comparisons are, as docs/architecture.md describes C(benchmark.json).
   returned: stage is judge
   type: path
 page:
-  description: The result as metrics for a textfile collector of Prometheus' node-exporter.
+  description: With V(stage=judge), the result as metrics for a textfile collector of Prometheus' node-exporter.
   returned: stage is judge
   type: str
 """

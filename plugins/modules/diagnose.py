@@ -18,9 +18,9 @@ description:
   - Changes nothing. What cannot be read says so in its own place.
 options:
   instances:
-    description: The instances, as the filter P(vllm_ascend.fleet.installed#filter) gives them. Read are C(name), C(unit) and C(container).
+    description: Names of the instances, or dictionaries with C(name), C(unit) and C(container).
     type: list
-    elements: dict
+    elements: raw
     required: true
   lines:
     description: How many lines of each journal.
@@ -38,10 +38,6 @@ options:
   archive:
     description: Write what was found into this archive on the controller instead of printing it.
     type: path
-  survey:
-    description: What M(vllm_ascend.fleet.survey) found, to go into the archive.
-    type: dict
-    default: {}
   state_directory:
     description: Where the releases are kept.
     type: path
@@ -72,7 +68,7 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Show the last lines of every journal
   vllm_ascend.fleet.diagnose:
-    instances: "{{ npu.survey | vllm_ascend.fleet.installed }}"
+    instances: [gemma-4-e2b-it]
     lines: 50
 """
 
@@ -167,12 +163,11 @@ def collect(params):
 def main():
     module = AnsibleModule(
         argument_spec=dict(
-            instances=dict(type="list", elements="dict", required=True),
+            instances=dict(type="list", elements="raw", required=True),
             lines=dict(type="int", default=200),
             everything=dict(type="bool", default=False),
             secrets=dict(type="list", elements="str", default=[], no_log=True),
             archive=dict(type="path"),
-            survey=dict(type="dict", default={}),
             state_directory=dict(type="path", default="/var/lib/vllm-ascend-fleet"),
             secret_directory=dict(type="path", default="/etc/vllm-ascend-fleet", no_log=False),
             engine=dict(type="str", choices=["docker", "podman"]),
@@ -182,6 +177,7 @@ def main():
         ),
         supports_check_mode=True,
     )
+    module.params["instances"] = [{"name": each} if isinstance(each, str) else each for each in module.params["instances"]]
     nameless = [instance for instance in module.params["instances"] if not instance.get("name")]
     if nameless:
         module.fail_json(msg="instances: each needs a name, as the filter vllm_ascend.fleet.installed gives them")

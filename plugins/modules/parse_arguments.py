@@ -51,34 +51,9 @@ instances:
   sample: {gemma-4-e2b-it: {status: pass, found: null}}
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments, container_cli, release
-
-
-def command(instance, name):
-    """Arguments of the container engine that have the parser of an instance's image read its arguments."""
-    line = ["run", "--rm", "--name", name, "--pull", "never", "--network", "none", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE",
-            "--security-opt", "no-new-privileges", "--log-driver", "none", "--workdir", "/workspace"]
-    for mount in instance.get("mounts") or ():
-        line += ["--mount", "type=bind,source=%s,target=%s,readonly" % (mount["source"], mount["target"])]
-    for key, value in sorted((instance.get("environment") or {}).items()):
-        line += ["--env", "%s=%s" % (key, value)]
-    return line + [instance["image_reference"]] + release.WITH_LIBRARY_PATH + ["vllm", "serve"] + instance["arguments"] + [arguments.PARSE_ONLY]
-
-
-def read(engine, instance, timeout_s):
-    """{"status", "found"} of one instance."""
-    name = "vllm-ascend-parse-%s-%d" % (instance["name"], os.getpid())
-    result = engine.run(command(instance, name), timeout_s=timeout_s, check=False)
-    if result["timed_out"]:
-        # Only the client was killed.
-        engine.run(["rm", "--force", name], check=False)
-        return {"status": "unknown", "found": "no end within %g s" % timeout_s}
-    status, found = arguments.parser_verdict(result["rc"], result["stderr"])
-    return {"status": status, "found": found}
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, parse_host
 
 
 def main():
@@ -92,25 +67,19 @@ def main():
         supports_check_mode=True,
     )
     instances, results = module.params["instances"], {}
+    refused = None
     try:
         if instances:
             engine = container_cli.Engine(*container_cli.find_engine(module.params["engine"], module.params["engine_path"]))
-        for instance in instances:
-            results[instance["name"]] = read(engine, instance, module.params["timeout_s"])
+            refused, unsure, results = parse_host.refusals(engine, instances, module.params["timeout_s"])
+            for text in unsure:
+                module.warn(text)
     except container_cli.CommandError as error:
         module.fail_json(msg=str(error), instances=results, **error.result)
     except KeyError as error:
         module.fail_json(msg="instances: each needs %s, as the plan gives them" % error, instances=results)
-    refused = []
-    for instance in instances:
-        result = results[instance["name"]]
-        if result["status"] == "fail":
-            refused.append("%s: the parser of %s refuses its arguments: %s" % (instance["name"], instance["image_reference"], result["found"]))
-        elif result["status"] == "unknown":
-            module.warn("%s: the parser of %s could not be asked: %s" % (instance["name"], instance["image_reference"], result["found"]))
     if refused:
-        module.fail_json(msg="; ".join(refused) + "; correct them in the inventory (plan.yml shows from where each comes); nothing was stopped",
-                         instances=results)
+        module.fail_json(msg=refused, instances=results)
     module.exit_json(changed=False, instances=results)
 
 

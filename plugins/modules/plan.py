@@ -32,12 +32,6 @@ options:
     description: The run is about the models of this suite. Empty means all.
     type: str
     default: ""
-  built:
-    description:
-      - What M(vllm_ascend.fleet.derived_image) returned, for O(stage=complete). What the role C(acquire) registered on each host counts as well.
-    type: list
-    elements: dict
-    default: []
   explain:
     description: Id of a rule to explain instead of printing the table.
     type: str
@@ -50,9 +44,14 @@ options:
     description: Fail when more hosts than C(fleet_max_unready_hosts) are not ready.
     type: bool
     default: true
-  directory:
-    description: Folder of the run on the controller, for O(stage=judge).
-    type: path
+  deep:
+    description: Ask the hosts for their slow sources too. For O(stage=intent).
+    type: bool
+    default: false
+  conclude:
+    description: With O(stage=judge), say how the run ended when no host has any work, as M(vllm_ascend.fleet.record) would.
+    type: bool
+    default: false
   texts:
     description: Ask the hosts for the installed units and environments too, which O(stage=show) compares. For O(stage=intent).
     type: bool
@@ -75,22 +74,27 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-requests:
-  description: For each host the options of M(vllm_ascend.fleet.npu_info).
-  returned: O(stage=intent)
-  type: dict
 directory:
   description: Folder of the run on the controller.
   returned: O(stage=intent)
   type: str
+weights:
+  description: For each host the folders of weights that its instances need.
+  returned: O(stage=intent)
+  type: dict
 plan:
-  description: The plan; its shape stands in docs/architecture.md.
-  returned: O(stage=judge), O(stage=complete) and O(stage=show)
+  description: Of the plan what the role C(acquire) needs; the whole, whose shape stands in docs/architecture.md, stays with the run and is in C(plan.json).
+  returned: O(stage=judge) and O(stage=complete)
   type: dict
-differences:
-  description: For each host and instance what the plan changes, C(action) being V(keep), V(start), V(replace), V(install) or V(build).
-  returned: O(stage=judge), O(stage=complete) and O(stage=show)
+present:
+  description: For each host the references that its instances need and that it has already.
+  returned: O(stage=judge) and O(stage=complete)
   type: dict
+work:
+  description: Hosts that are ready and not yet what the plan says, because something differs or does not answer.
+  returned: O(stage=judge)
+  type: list
+  elements: str
 ready:
   description: Hosts that passed every rule.
   returned: O(stage=judge)
@@ -114,4 +118,8 @@ left_over:
   description: For each host the instances of ours that its inventory no longer names.
   returned: O(stage=judge) and O(stage=show)
   type: dict
+hash:
+  description: Hash of the plan.
+  returned: O(stage=show)
+  type: str
 """

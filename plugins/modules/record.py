@@ -12,21 +12,9 @@ version_added: 0.1.0
 author:
   - The vllm_ascend.fleet authors (@vllm-ascend)
 description:
-  - Reads what the roles C(release) and C(prove) left of every host, prints one line per instance with a C(curl) that
+  - Reads what M(vllm_ascend.fleet.plan) and M(vllm_ascend.fleet.change) left of every host in this run, prints one line per instance with a C(curl) that
     works when pasted, and writes C(run.json). Runs on the controller.
-options:
-  plan:
-    description: The plan that was carried out.
-    type: dict
-    required: true
-  differences:
-    description: What the plan changed, by host and instance, as M(vllm_ascend.fleet.plan) returned it.
-    type: dict
-    required: true
-  directory:
-    description: Folder of the run on the controller.
-    type: path
-    required: true
+options: {}
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes.info
 """
@@ -34,23 +22,20 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Say how the run ended
   vllm_ascend.fleet.record:
-    plan: "{{ made.plan }}"
-    differences: "{{ made.differences }}"
-    directory: "{{ intent.directory }}"
   run_once: true
 """
 
 RETURN = r"""
 instances:
   description: How each instance ended.
-  returned: always
+  returned: success
   type: list
   elements: dict
   sample:
     - {host: a2-1, instance: gemma-4-e2b-it, outcome: deployed, port: 8000, ready_s: 41.3}
 failed_hosts:
   description: Hosts on which something failed.
-  returned: always
+  returned: success
   type: list
   elements: str
 """

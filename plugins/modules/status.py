@@ -12,35 +12,32 @@ version_added: 0.1.0
 author:
   - The vllm_ascend.fleet authors (@vllm-ascend)
 description:
-  - Prints one line per instance from what M(vllm_ascend.fleet.survey) and M(vllm_ascend.fleet.endpoint_gate) left of every host of the play.
+  - Prints one line per instance from what M(vllm_ascend.fleet.survey) with O(vllm_ascend.fleet.survey#module:prove) found before it in this run.
     Runs on the controller.
 options:
-  survey:
-    description: Name of the variable that holds the result of M(vllm_ascend.fleet.survey).
+  model:
+    description: Only instances of this model, or of this name. Empty means all.
     type: str
-    required: true
-  proof:
-    description: Name of the variable that holds the result of M(vllm_ascend.fleet.endpoint_gate).
-    type: str
-    required: true
+    default: ""
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes.info
 """
 
 EXAMPLES = r"""
+- name: Look at every host and ask every instance at once
+  vllm_ascend.fleet.survey:
+    prove: true
+  run_once: true
+
 - name: Say what runs
   vllm_ascend.fleet.status:
-    survey: seen
-    proof: prove_result
   run_once: true
 """
 
 RETURN = r"""
 instances:
-  description: One entry per instance, or per host that serves nothing or does not answer.
-  returned: always
+  description: One entry per instance, or per host that serves none or does not answer.
+  returned: success
   type: list
   elements: dict
-  sample:
-    - {host: a2-1, instance: gemma-4-e2b-it, model: gemma-4-E2B-it, port: 8000, unit: active, answers: "yes"}
 """

@@ -12,17 +12,13 @@ version_added: 0.1.0
 author:
   - The vllm_ascend.fleet authors (@vllm-ascend)
 description:
-  - Reads what M(vllm_ascend.fleet.endpoint_gate) with C(smoke=true) left of every host, prints a row per instance and each thing that is not right, and
-    writes C(verify.json) with every question and answer. Runs on the controller.
+  - Reads what M(vllm_ascend.fleet.survey) with C(prove=true) and C(smoke=true) left of every host, prints a row per instance and each thing that is not
+    right, and writes C(verify.json) with every question and answer. Runs on the controller.
 options:
-  survey:
-    description: Name of the variable that holds the result of M(vllm_ascend.fleet.survey).
+  model:
+    description: Only instances of this model, or of this name.
     type: str
-    required: true
-  proof:
-    description: Name of the variable that holds the result of M(vllm_ascend.fleet.endpoint_gate).
-    type: str
-    required: true
+    default: ''
   report_directory:
     description: Folder of reports on the controller; the run gets a folder in it.
     type: path
@@ -32,10 +28,14 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
+- name: Look at every host and ask every instance at once
+  vllm_ascend.fleet.survey:
+    prove: true
+    smoke: true
+  run_once: true
+
 - name: Say what was found
   vllm_ascend.fleet.verify:
-    survey: seen
-    proof: asked
   run_once: true
 """
 

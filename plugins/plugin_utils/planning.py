@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import copy
+import hmac
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan, plan_text
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan, plan_text, recovery
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
 
@@ -111,6 +112,11 @@ class Planning:
                 engine=settings["fleet_container_engine"], timeout_s=settings["fleet_npu_smi_timeout_s"], texts=texts)
             for host, settings in self.settings.items()
         }
+
+    def secret_hashes(self, nonce):
+        """:returns: {host: keyed hash that the survey must find of the secret of its instances, None of a host without one}."""
+        texts = {host: recovery.secret_text(settings["fleet_api_key"]) for host, settings in self.settings.items()}
+        return {host: text and hmac.new(nonce.encode("ascii"), text.encode("utf-8"), "sha256").hexdigest() for host, text in texts.items()}
 
     def judge(self, made, surveys):
         """:returns: what gate.judge returns, and what it judged."""

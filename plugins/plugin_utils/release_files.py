@@ -15,7 +15,7 @@ import jinja2
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release as domain
 
 TEMPLATE = "vllm-ascend.service.j2"
-TEMPLATE_DIRECTORY = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "release", "templates")
+TEMPLATE_DIRECTORY = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "change", "templates")
 # Root inside the container must open devices that belong to uid 1000 (mode 0660); nothing else of root's powers is needed.
 # Source: Project-HAMi/ascend-device-plugin#139.
 CAPABILITIES = ("DAC_OVERRIDE",)

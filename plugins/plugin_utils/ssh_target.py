@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 
 from ansible import constants
 from ansible.errors import AnsibleError
-from ansible.plugins.loader import become_loader, connection_loader
+from ansible.plugins.loader import become_loader, connection_loader, shell_loader
 
 
 # Their options, environment, ini entries and command line options are resolved by Ansible, not by us.
@@ -21,14 +22,26 @@ class ProbeError(Exception):
     """The controller lacks something; one line with the remedy."""
 
 
+GENERAL = ("ansible_host", "ansible_connection", "ansible_become", "ansible_become_method", "ansible_python_interpreter",
+           "ansible_interpreter_python_fallback")
+
+
 def variables(hostvars, host):
-    """A host's templated C(ansible_*) variables of connection, interpreter and privilege escalation."""
-    connection_loader.get("ssh", class_only=True)   # loads the definitions
-    become_loader.get("sudo", class_only=True)
-    wanted = set(constants.config.get_plugin_vars("connection", "ssh") + constants.config.get_plugin_vars("become", "sudo"))
-    wanted.update(("ansible_connection", "ansible_become", "ansible_become_method", "ansible_python_interpreter", "ansible_interpreter_python_fallback"))
+    """A host's templated C(ansible_*) variables of connection, shell, interpreter and privilege escalation."""
     given, templated = hostvars.raw_get(host), hostvars[host]
-    return {name: templated[name] for name in sorted(wanted) if name in given}
+    found = {name: templated[name] for name in GENERAL if name in given}
+    method, kind = found.get("ansible_become_method", "sudo"), found.get("ansible_connection", "ssh")
+    wanted = plugin_variables("become", method) + plugin_variables("connection", "ssh" if kind == "smart" else kind) + plugin_variables("shell", "sh")
+    found.update((name, templated[name]) for name in sorted(set(wanted)) if name in given and name not in found)
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def plugin_variables(kind, name):
+    """Names of the variables that a plugin takes its options from; [] of one that does not exist."""
+    loader = {"become": become_loader, "connection": connection_loader, "shell": shell_loader}[kind]
+    plugin = loader.get(name, class_only=True)   # loads the definitions
+    return constants.config.get_plugin_vars(kind, plugin._load_name) if plugin else []
 
 
 def resolve(host, values, task_keys, password=None, become_password=None):
@@ -60,7 +73,7 @@ def resolve(host, values, task_keys, password=None, become_password=None):
     }
     if target["address"] == "inventory_hostname":
         target["address"] = host
-    if _true(value("ansible_become", task_keys.get("become") or False)):
+    if is_true(value("ansible_become", task_keys.get("become") or False)):
         method = str(value("ansible_become_method", task_keys.get("become_method") or "sudo")).rpartition(".")[2]
         sudo = option("become", "sudo") if method == "sudo" else {}
         target["become"] = {"method": method, "user": sudo.get("become_user") or "root", "password": sudo.get("become_pass") or become_password,
@@ -71,7 +84,8 @@ def resolve(host, values, task_keys, password=None, become_password=None):
     return target
 
 
-def _true(value):
+def is_true(value):
+    """Whether a variable that may be text says yes."""
     return str(value).strip().lower() in ("true", "yes", "on", "1", "y", "t")
 
 

@@ -16,8 +16,9 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from referencing import Registry, Resource
 
-from ansible_collections.vllm_ascend.fleet.plugins.action import benchmark, history, verify
+from ansible_collections.vllm_ascend.fleet.plugins.action import benchmark, history, scrape_targets, verify
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history as database
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import workspace
 
 SCHEMAS = pathlib.Path(benchmark.__file__).resolve().parents[2] / "docs" / "schemas"
 KEY = "sk-planted"
@@ -58,9 +59,12 @@ class World:
     def __init__(self, path, monkeypatch):
         monkeypatch.setattr(ActionBase, "run", lambda self, tmp=None, task_vars=None: {})
         monkeypatch.setattr(benchmark, "follow", self.follow)
+        monkeypatch.setattr(benchmark.lean, "execute", self.execute)
+        (path / "workspace").mkdir()
+        monkeypatch.setattr(workspace, "folder", lambda: path / "workspace")
         self.path, self.shown, self.warned, self.calls, self.check_mode = path, [], [], [], False
-        self.hosts = HostVars({"a2-1": {"__installed": {"survey": survey()}}})
-        self.answers, self.ended = {}, None
+        self.hosts, self.surveys = HostVars({"a2-1": {}}), {"a2-1": survey()}
+        self.answers, self.ended, self.epoch = {}, None, 1000.0
 
     def variables(self):
         for host in self.hosts.values():
@@ -71,15 +75,15 @@ class World:
         made = object.__new__(module.ActionModule)
         made._task = types.SimpleNamespace(args=args, check_mode=self.check_mode)
         made._display = types.SimpleNamespace(display=lambda text, color=None: self.shown.append(text), warning=self.warned.append)
-        made._execute_module = self.execute
         made.validate_argument_spec = lambda spec: (None, {name: args.get(name, rule.get("default")) for name, rule in spec.items()})
         hosts = self.variables()
+        workspace.save("surveys", self.surveys)
         return made.run(task_vars={"hostvars": hosts, "ansible_play_hosts": list(hosts), "ansible_play_hosts_all": list(hosts),
                                    "inventory_hostname": host or next(iter(hosts))})
 
-    def execute(self, module_name, module_args, task_vars):
-        self.calls.append(module_args)
-        return self.answers.get(module_args["state"], {"changed": True, "job": {"state": "running"}})
+    def execute(self, _action, entry, arguments, _task_vars):
+        self.calls.append((entry, arguments))
+        return self.answers.get(entry, {"changed": True, "job": {"state": "running"}})
 
     def follow(self, execute, show, arguments, patience_s):
         if isinstance(self.ended, Exception):
@@ -90,23 +94,23 @@ class World:
     def plan(self, **args):
         return self.act(benchmark, stage="plan", **dict({"suite": "gemma4"}, **args))
 
-    def measure(self, planned, texts, state="succeeded", **args):
-        """Every step of every host with a text of its own, or one for all; registers it as the playbook does."""
+    def measure(self, texts, state="succeeded", **args):
+        """Every step of every host with a text of its own, or one for all."""
+        planned = workspace.load("benchmark")
         for host, steps in planned["steps"].items():
             left = []
             for number, step in enumerate(steps):
                 text = texts(host, number, step) if callable(texts) else texts
                 read = benchmark.bench_result.read(step["tool"], text, "", step["wanted"])
                 left.append({"key": step["key"], "chain": step["chain"], "kept": False, "rc": 0, "output": "", "text": text, "problems": read["problems"],
-                             "started_epoch_s": 1000.0 + number + hash(planned["run_id"]) % 1000, "ended_epoch_s": 1013.0 + number,
+                             "started_epoch_s": self.epoch + number, "ended_epoch_s": self.epoch + 13.0 + number,
                              "server": {"other_requests": 0, "busy_before": 0, "cache_hit_ratio": 0.99}, "tokenizer_sha256": None})
-            self.ended = {"job": {"state": state, "result": {"complete": state == "succeeded", "results": left}}, "msg": "job: exit status 3"}
-            measured = self.act(benchmark, host=host, stage="measure", planned=planned, **args)
-            self.hosts[host]["__benchmark_measured"] = measured
+            self.ended = {"job": {"state": state, "reason": "exit status 3", "result": {"complete": state == "succeeded", "results": left}}}
+            measured = self.act(benchmark, host=host, stage="measure", **args)
         return measured
 
-    def judge(self, planned):
-        return self.act(benchmark, stage="judge", planned=planned)
+    def judge(self):
+        return self.act(benchmark, stage="judge")
 
 
 @pytest.fixture
@@ -115,16 +119,18 @@ def world(tmp_path, monkeypatch):
 
 
 def whole(world, texts=None, run=None, **args):
-    planned = world.plan(**args)
-    planned["run_id"] = run or planned["run_id"]
-    world.measure(planned, texts or result())
-    return world.judge(planned)
+    world.plan(**args)
+    if run:
+        workspace.save("benchmark", dict(workspace.load("benchmark"), run_id="run%d" % run))
+        world.epoch = 1000.0 * run
+    world.measure(texts or result())
+    return world.judge()
 
 
 def test_a_whole_run_is_kept_compared_and_valid(world):
     judged = whole(world)
     content = valid("benchmark", judged["file"])
-    assert judged["failures"] == {} and judged["verdict"] == "pass" == content["verdict"] and judged["measured"] == ["a2-1"]
+    assert judged["failures"] == {} and judged["verdict"] == "pass" == content["verdict"]
     assert len(content["records"]) == 6 and [record["counts_as"] for record in content["records"]] == ["warm-up", "kept"] * 3
     record = content["records"][1]
     assert (record["platform"], record["driver"], record["release"], record["patch_set"], record["image_digest"]) == (
@@ -139,14 +145,21 @@ def test_a_whole_run_is_kept_compared_and_valid(world):
     one.close()
 
 
-def test_the_key_travels_as_a_secret_alone(world):
-    planned = world.plan()
-    world.measure(planned, result(), api_key=KEY)
-    (started,) = [call for call in world.calls if call["state"] == "started"]
-    assert started["secrets"] == {"OPENAI_API_KEY": KEY} and started["kind"] == "benchmark" and started["rerun"] is True
-    assert KEY not in json.dumps(dict(started, secrets={})) and KEY not in "\n".join(world.shown)
-    assert set(started["files"]) == {"bench_runner.py", "bench_result.py", "plan.json"}
-    compile(started["files"]["bench_runner.py"], "bench_runner.py", "exec")
+def test_the_job_gets_a_program_and_its_plan(world):
+    world.plan()
+    world.measure(result())
+    (entry, given), = [call for call in world.calls if call[0] == "bench_runner:begin"]
+    assert given["id"] == "benchmark-gemma4" and given["state_directory"] == "/var/lib/vllm-ascend-fleet" and len(given["plan"]["steps"]) == 6
+    compile(given["program"], "program.py", "exec")
+    assert "protocol" not in json.dumps(given["plan"]) and given["plan"]["engine"] == "docker"
+
+
+def test_without_a_look_before_it_says_so(world):
+    workspace.folder().joinpath("surveys.json").unlink(missing_ok=True)
+    made = object.__new__(benchmark.ActionModule)
+    made._task = types.SimpleNamespace(args={}, check_mode=False)
+    made.validate_argument_spec = lambda spec: (None, dict({name: rule.get("default") for name, rule in spec.items()}, stage="judge"))
+    assert "run the whole playbook" in made.run(task_vars={"hostvars": {}})["msg"]
 
 
 @pytest.mark.parametrize("change, args, words", [
@@ -165,26 +178,28 @@ def test_the_key_travels_as_a_secret_alone(world):
      "serves, and the workload 'offline' needs its NPUs for a container of its own: the instance would be stopped"),
 ])
 def test_what_cannot_be_measured_is_refused_before_anything_is(world, change, args, words):
-    world.hosts["a2-1"]["__installed"]["survey"] = survey(**change)
+    world.surveys["a2-1"] = survey(**change)
     refused = world.plan(**args)
     assert refused["failed"] and words in refused["msg"] and refused["msg"].endswith("-- nothing was measured") and world.calls == []
 
 
 def test_what_may_be_stopped_is_named_and_what_was_down_stays_down(world):
     unit = "ExecStart=docker run --name x r:5000/x@sha256:%s vllm serve" % ("a" * 64)
-    world.hosts["a2-1"]["__installed"]["survey"] = survey(model="gemma-3-270m-it", unit=unit)
-    planned = world.plan(suite="gemma3", stop=True)
-    assert planned["stopped"] == {"a2-1": ["gemma"]} and [step["tool"] for step in planned["steps"]["a2-1"]] == ["serve", "serve", "throughput"]
-    assert world.measure(planned, result(num_prompts=100, completed=100, total_output_tokens=20000))["changed"] is True
-    world.hosts["a2-1"]["__installed"]["survey"] = survey(model="gemma-3-270m-it", unit=unit, active=False)
-    planned = world.plan(suite="gemma3", workloads=["offline"])
-    assert planned["stopped"] == {"a2-1": []} and planned["steps"]["a2-1"][0]["unit"] is None
+    world.surveys["a2-1"] = survey(model="gemma-3-270m-it", unit=unit)
+    assert world.plan(suite="gemma3", stop=True)["stopped"] == {"a2-1": ["gemma"]}
+    assert [step["tool"] for step in workspace.load("benchmark")["steps"]["a2-1"]] == ["serve", "serve", "throughput"]
+    assert world.measure(result(num_prompts=100, completed=100, total_output_tokens=20000))["changed"] is True
+    world.surveys["a2-1"] = survey(model="gemma-3-270m-it", unit=unit, active=False)
+    assert world.plan(suite="gemma3", workloads=["offline"])["stopped"] == {"a2-1": []}
+    assert workspace.load("benchmark")["steps"]["a2-1"][0]["unit"] is None
 
 
 def test_a_regression_bound_measures_often_enough(world):
-    assert len(world.plan(slo={"regression": 0.05})["steps"]["a2-1"]) == 3 * 6
-    assert len(world.plan(slo={"regression": 0.05}, repeats=2)["steps"]["a2-1"]) == 3 * 3
-    assert len(world.plan(slo={"ttft_mean_ms": 5})["steps"]["a2-1"]) == 6
+    def steps(**args):
+        world.plan(**args)
+        return len(workspace.load("benchmark")["steps"]["a2-1"])
+
+    assert steps(slo={"regression": 0.05}) == 3 * 6 and steps(slo={"regression": 0.05}, repeats=2) == 3 * 3 and steps(slo={"ttft_mean_ms": 5}) == 6
 
 
 @pytest.mark.parametrize("given", [{"ttft_mean_ms": 100}, "{ttft_mean_ms: 100}", "slo.yml"])
@@ -197,7 +212,7 @@ def test_objectives_come_in_three_ways_and_fail_the_host(world, given, monkeypat
 
 
 def test_a_run_that_failed_fails_its_host_and_keeps_the_others(world):
-    world.hosts["a2-2"] = {"__installed": {"survey": survey()}}
+    world.hosts["a2-2"], world.surveys["a2-2"] = {}, survey()
 
     def texts(host, number, step):
         return result(failed=1, completed=0) if host == "a2-2" and number == 1 else result()
@@ -206,68 +221,72 @@ def test_a_run_that_failed_fails_its_host_and_keeps_the_others(world):
     assert judged["failures"] == {"a2-2": "gemma 1k/1k run 2 of 2: 1 of 1 requests failed although the tool ended with 0; run the same again to measure what is missing"}
     content = valid("benchmark", judged["file"])
     assert {host: entry["state"] for host, entry in content["hosts"].items()} == {"a2-1": "measured", "a2-2": "incomplete"}
-    assert judged["measured"] == ["a2-1"], "the other's job stays, to be gone on with"
+    world.calls.clear()
+    for host in ("a2-1", "a2-2"):
+        world.act(benchmark, host=host, stage="forget")
+    assert [(entry, given["state"]) for entry, given in world.calls] == [("job_host:answer", "absent")], "the other's job stays, to be gone on with"
     assert [record["status"] for record in content["records"]].count("failed") == 1 and "a2-2: gemma 1k/1k run 2 is left out: 1 of 1" in content["left_out"][0]
 
 
 def test_a_host_that_went_away_is_told_and_its_job_goes_on(world):
-    planned = world.plan()
+    world.plan()
     world.ended = AnsibleConnectionFailure("ssh: connect to host\n192.0.2.1 port 22: No route to host")
-    measured = world.act(benchmark, stage="measure", planned=planned)
+    measured = world.act(benchmark, stage="measure")
     assert measured["state"] == "incomplete" and "No route to host" in measured["reason"] and "its job goes on: run the same again" in measured["reason"]
-    world.hosts["a2-1"]["__benchmark_measured"] = {"unreachable": True, "msg": "gone"}
-    judged = world.judge(planned)
-    assert judged["failures"] == {"a2-1": "gone"} and valid("benchmark", judged["file"])["hosts"]["a2-1"]["state"] == "not measured"
+    workspace.folder().joinpath("benchmark.a2-1.json").unlink()
+    judged = world.judge()
+    assert judged["failures"] == {"a2-1": "the host could not be reached"} and valid("benchmark", judged["file"])["hosts"]["a2-1"]["state"] == "not measured"
 
 
 def test_a_job_of_another_suite_in_the_way_is_told(world):
-    planned = world.plan()
-    world.answers["started"] = {"failed": True, "msg": "job benchmark-gemma4 cannot run beside job benchmark-sweep"}
-    measured = world.act(benchmark, stage="measure", planned=planned)
+    world.plan()
+    world.answers["bench_runner:begin"] = {"failed": True, "msg": "job benchmark-gemma4 cannot run beside job benchmark-sweep"}
+    measured = world.act(benchmark, stage="measure")
     assert measured["state"] == "failed" and "beside job benchmark-sweep" in measured["reason"]
 
 
 def test_a_job_that_ended_badly_leaves_what_it_finished(world):
-    planned = world.plan()
-    measured = world.measure(planned, result(), state="stopped")
-    assert measured["state"] == "incomplete" and measured["reason"] == "job: exit status 3" and len(measured["left"]) == 6
-    assert len(valid("benchmark", world.judge(planned)["file"])["records"]) == 6
+    world.plan()
+    measured = world.measure(result(), state="stopped")
+    assert measured["state"] == "incomplete" and measured["reason"] == "the job stopped: exit status 3"
+    assert len(valid("benchmark", world.judge()["file"])["records"]) == 6
 
 
 def test_a_job_that_runs_already_is_followed_and_fresh_forgets_it(world):
-    planned = world.plan()
-    world.answers["started"] = {"changed": False, "job": {"state": "running"}}
-    world.measure(planned, result())
+    world.plan()
+    world.answers["bench_runner:begin"] = {"changed": False, "job": {"state": "running"}}
+    world.measure(result())
     assert any("runs already and is followed" in line for line in world.shown)
-    world.measure(planned, result(), fresh=True)
-    assert [call["state"] for call in world.calls] == ["started", "absent", "started"]
+    world.measure(result(), fresh=True)
+    assert [given["fresh"] for entry, given in world.calls if entry == "bench_runner:begin"] == [False, True]
+
+
+def test_a_job_that_cannot_be_forgotten_is_a_warning(world):
+    whole(world)
+    world.answers["job_host:answer"] = {"failed": True, "msg": "no space"}
+    assert world.act(benchmark, stage="forget") == {"changed": False} and "was not removed: no space" in world.warned[0]
 
 
 def test_check_mode_shows_commands_and_sends_nothing(world):
     world.check_mode = True
-    planned = world.plan()
-    measured = world.act(benchmark, stage="measure", planned=planned)
-    assert measured["changed"] is False and measured["left"] == [] and world.calls == []
+    world.plan()
+    measured = world.act(benchmark, stage="measure")
+    assert measured["changed"] is False and measured["state"] == "not measured" and world.calls == []
     assert sum("would run: docker exec" in line and "vllm bench serve" in line for line in world.shown) == 6
-    assert world.judge(planned)["failures"] == {} and not (world.path / "reports").exists()
+    assert world.judge()["failures"] == {} and not (world.path / "reports").exists()
 
 
 def test_the_second_run_is_held_against_the_first(world):
-    assert "no measurement that counts" in valid("benchmark", whole(world, run="first")["file"])["history"][0]["why"]
-    content = valid("benchmark", whole(world, run="second")["file"])
+    assert "no measurement that counts" in valid("benchmark", whole(world, run=1)["file"])["history"][0]["why"]
+    content = valid("benchmark", whole(world, run=2)["file"])
     assert content["history"][0]["runs"] == 1 and "one measurement against one" in content["history"][0]["why"]
 
 
 def test_after_is_held_against_the_newest_before(world):
-    world.hosts["a2-1"]["__installed"]["survey"] = survey(model="DeepSeek-R1-W8A8", served_model_name="auto")
+    world.surveys["a2-1"] = survey(model="DeepSeek-R1-W8A8", served_model_name="auto")
     numbers = {"num_prompts": 200, "completed": 200, "total_output_tokens": 307200}
-    for run, label, ttft in (("1", "before", 999.0), ("2", "before", 942.7), ("3", "after", 1019.25)):
-        planned = world.plan(suite="deepseek_ab", label=label)
-        planned.update(run_id="run" + run, directory=str(world.path / "reports" / run))
-        world.measure(planned, result(mean_ttft_ms=ttft, **numbers))
-        for record in world.hosts["a2-1"]["__benchmark_measured"]["left"]:
-            record["started_epoch_s"] = 1000.0 * int(run)
-        judged = world.judge(planned)
+    for run, label, ttft in ((1, "before", 999.0), (2, "before", 942.7), (3, "after", 1019.25)):
+        judged = whole(world, result(mean_ttft_ms=ttft, **numbers), run=run, suite="deepseek_ab", label=label)
     content = valid("benchmark", judged["file"])
     row = next(row for row in content["before_after"]["rows"] if row["metric"] == "mean_ttft_ms")
     assert (row["before"], row["after"], round(row["difference"], 2)) == (942.7, 1019.25, 76.55)
@@ -275,7 +294,7 @@ def test_after_is_held_against_the_newest_before(world):
 
 
 def test_a_sweep_has_a_knee_and_the_largest_that_keeps_the_objectives(world):
-    planned = world.plan(suite="sweep", concurrency=[1, 2, 4, 8], slo={"ttft_p99_ms": 30})
+    world.plan(suite="sweep", concurrency=[1, 2, 4, 8], slo={"ttft_p99_ms": 30})
 
     def texts(host, number, step):
         count = step["protocol"]["max-concurrency"]
@@ -283,8 +302,8 @@ def test_a_sweep_has_a_knee_and_the_largest_that_keeps_the_objectives(world):
         return result(num_prompts=8 * count, completed=8 * count, total_output_tokens=1024 * count, output_throughput=rate, mean_e2el_ms=128000.0 * count / rate,
                       p99_ttft_ms=10.0 * count)
 
-    world.measure(planned, texts)
-    judged = world.judge(planned)
+    world.measure(texts)
+    judged = world.judge()
     (found,) = valid("benchmark", judged["file"])["sweeps"]
     assert found["knee"]["concurrency"] == 2 and found["largest"]["concurrency"] == 2 and judged["failures"] == {}
     assert "knee: 2 (" in "\n".join(world.shown) and "largest that keeps the objectives: 2 (p99_ttft_ms is 40.00" in "\n".join(world.shown)
@@ -322,31 +341,43 @@ def proof(ready=True, **changes):
     return {"instances": {"gemma": dict({"ready": ready, "elapsed_s": 1.0, "findings": [item], "answers": [answer], "journal_tail": [], "cause": None}, **changes)}}
 
 
-def verified(world, **hosts):
-    for name, proven in hosts.items():
-        world.hosts.setdefault(name, {"__installed": {"survey": survey()}})["__proof"] = proven
-    return world.act(verify, survey="__installed", proof="__proof", report_directory=str(world.path / "reports"))
+def verified(world, model="", **hosts):
+    world.surveys = {name: {"unreachable": True, "error": proven} if isinstance(proven, str) else survey() for name, proven in hosts.items()}
+    workspace.save("proof", {name: proven.get("instances", {}) for name, proven in hosts.items() if not isinstance(proven, str)})
+    return world.act(verify, model=model, report_directory=str(world.path / "reports"))
 
 
 def test_verify_keeps_every_answer_and_fails_what_is_wrong(world):
-    world.hosts.clear()
     found = verified(world, one=proof(), two=proof(False))
     content = valid("verify", found["file"])
     assert found["verdict"] == "fail" and list(found["failures"]) == ["two"] and "smoke.arithmetic: '43'; expected 42" in found["failures"]["two"]
     assert [entry["answers"][0]["text"] for entry in content["instances"]] == ["43", "43"] and content["instances"][1]["findings"][0]["host"] == "two"
     text = "\n".join(world.shown)
-    assert "ARITHMETIC" in text and "FAIL" in text and "two: gemma: smoke.arithmetic" in text
+    assert "ARITHMETIC" in text and "FAIL" in text and "two: gemma: smoke.arithmetic" in text and 'host="two"' in found["page"]
 
 
-def test_verify_tells_of_hosts_that_were_not_asked(world):
-    world.hosts["gone"] = {"__installed": {"survey": {"unreachable": True, "error": "no route to host"}}}
-    found = verified(world, **{"a2-1": proof()})
-    assert found["failures"] == {"gone": "no route to host"} and valid("verify", found["file"])["hosts"]["gone"]["reason"] == "no route to host"
-    found = verified(world, **{"a2-1": {"failed": True, "msg": "no container engine"}})
-    assert found["failures"]["a2-1"] == "no container engine"
+def test_verify_tells_of_what_was_not_asked(world):
+    found = verified(world, **{"a2-1": proof(), "gone": "no route to host", "a2-2": {}})
+    content = valid("verify", found["file"])
+    assert found["failures"]["gone"] == "no route to host" == content["hosts"]["gone"]["reason"]
+    assert "endpoint.unit_active: the unit is active" in found["failures"]["a2-2"] and "playbooks/start.yml" in found["failures"]["a2-2"]
+    world.surveys = {"a2-1": dict(survey(), errors=[{"source": "proof", "error": "no container engine"}])}
+    found = world.act(verify, report_directory=str(world.path / "reports"))
+    assert found["failures"]["a2-1"] == "its instances could not be asked: no container engine"
 
 
 def test_verify_of_nothing_is_no_success(world):
-    world.hosts["a2-1"]["__installed"]["survey"] = {"instances": {}}
-    found = verified(world)
+    world.surveys = {"a2-1": {"instances": {}}}
+    workspace.save("proof", {})
+    found = world.act(verify, report_directory=str(world.path / "reports"))
     assert found["verdict"] == "fail" and "nothing of ours is installed" in "\n".join(world.shown)
+    found = verified(world, model="nope", one=proof())
+    assert found["failed"] and "has a model or an instance 'nope'; installed are gemma" in found["msg"]
+
+
+def test_targets_come_from_the_look_of_this_run(world):
+    world.hosts = HostVars({"a2-1": {"ansible_host": "192.0.2.1", "fleet_npu_exporter_port": 8082}, "a2-2": {}})
+    world.surveys = {"a2-1": survey()}
+    found = world.act(scrape_targets, hosts=["a2-1", "a2-2"])
+    assert found["keep"] == ["targets/a2-2.json"]
+    assert [group["targets"] for group in found["files"]["targets/a2-1.json"]] == [["192.0.2.1:8000"], ["192.0.2.1:8082"]]

@@ -14,7 +14,6 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action import diagnose, plan, record, status, survey
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history
 
 
 class HostVars(dict):
@@ -32,7 +31,7 @@ def act(monkeypatch):
         made = object.__new__(module.ActionModule)
         made._task = types.SimpleNamespace(args=args, check_mode=check_mode)
         shown = []
-        made._display = types.SimpleNamespace(display=lambda text, color=None: shown.append(text), warning=shown.append)
+        made._display = types.SimpleNamespace(display=lambda text, color=None: shown.append(text))
         made._execute_module = execute
         made.validate_argument_spec = lambda spec: (None, {key: args.get(key, rule.get("default")) for key, rule in spec.items()})
         hosts = HostVars(hosts or {})
@@ -77,18 +76,6 @@ def test_record_keeps_the_failure_of_a_host(act, tmp_path):
     result, shown = act(record, {"a2-1": {"__fleet_failure": "no answer"}}, plan=made, differences={}, directory=str(tmp_path))
     assert result["failed_hosts"] == ["a2-1"] and "failed" in shown
     assert json.loads((tmp_path / "run.json").read_text())["instances"][0]["reason"] == "no answer"
-
-
-def test_record_remembers_how_long_what_was_deployed_took(act, tmp_path):
-    instance = {"name": "qwen", "model": "Qwen3-0.6B", "devices": ["/dev/davinci3"], "port": 8000, "patch_set": None, "served_model_name": "q"}
-    made = {"hosts": {"a2-1": {"instances": [instance], "platform": "310p"}}}
-    proof = {"qwen": {"ready": True, "elapsed_s": 41.5, "findings": []}}
-    for number, (action, check_mode) in enumerate([("install", False), ("keep", False), ("install", True)]):
-        hosts = {"a2-1": {"__fleet_proof": {"instances": proof}, "fleet_history": str(tmp_path / "history")}}
-        act(record, hosts, check_mode=check_mode, plan=made, differences={"a2-1": {"qwen": {"action": action}}}, directory=str(tmp_path / str(number)))
-    one = history.History(str(tmp_path / "history"))
-    assert one.expected("load", "Qwen3-0.6B", "310p") == {"median_s": 41.5, "spread_s": None, "count": 1, "basis": "model and platform"}
-    one.close()
 
 
 FILES = {"one/journal.txt": "a line\n", "npu-smi.txt": "healthy\n"}

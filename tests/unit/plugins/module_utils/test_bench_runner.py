@@ -8,16 +8,19 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import ansible
 import pytest
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_result, bench_runner
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_runner
+
+COLLECTIONS = os.path.abspath(bench_runner.__file__).partition("%sansible_collections%s" % (os.sep, os.sep))[0]
+ANSIBLE = os.path.dirname(os.path.dirname(os.path.abspath(ansible.__file__)))
 
 RESULT = {"num_prompts": 1, "duration": 2.0, "completed": 1, "failed": 0, "total_input_tokens": 10, "total_output_tokens": 8, "output_throughput": 4.0,
           "mean_ttft_ms": 100.0, "mean_tpot_ms": 50.0}
@@ -58,8 +61,9 @@ class Job:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
         self.server.finished, self.server.others = 0, 0
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        for module in (bench_runner, bench_result):
-            shutil.copy(module.__file__, str(path / (module.__name__.rsplit(".", 1)[1] + ".py")))
+        self.secrets = path / "secrets"
+        self.secrets.mkdir()
+        (self.secrets / "i.secret").write_text("VLLM_API_KEY=sk-planted\n")
 
     def script(self, name, text):
         (self.bin / name).write_text(text)
@@ -74,14 +78,16 @@ class Job:
         made = {"key": "i|w|%d" % number, "chain": "i|w", "title": "i w run %d of 2" % number, "tool": "serve", "argv": argv,
                 "kill": ["docker", "exec", "c", "/bin/sh", "-c", 'kill -TERM "$(cat "$1/pid")"', "sh", place], "container": "c", "unit": None,
                 "metrics_url": "http://127.0.0.1:%d/metrics" % self.server.server_address[1], "timeout_s": 30,
-                "wanted": {"num_prompts": 1, "output_len": 8}, "secret": True, "tokenizer_file": str(self.path / "tokenizer.json")}
+                "wanted": {"num_prompts": 1, "output_len": 8}, "secret": True, "instance": "i", "tokenizer_file": str(self.path / "tokenizer.json")}
         return dict(made, **changes)
 
     def start(self, steps, max_age_s=3600):
         (self.path / "plan.json").write_text(json.dumps(bench_plan.runner_plan(steps, "docker", max_age_s)))
-        return subprocess.Popen([sys.executable, str(self.path / "bench_runner.py")], cwd=str(self.path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                env=dict(os.environ, JOB_DIRECTORY=str(self.path), OPENAI_API_KEY="sk-planted", PATH="%s:%s" % (self.bin, os.environ["PATH"]),
-                                         http_proxy="http://127.0.0.1:9"))
+        code = ("from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_runner, release\n"
+                "release.SECRET_DIRECTORY = %r\nbench_runner.main({})" % str(self.secrets))
+        return subprocess.Popen([sys.executable, "-c", code], cwd=str(self.path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env=dict(os.environ, JOB_DIRECTORY=str(self.path), PATH="%s:%s" % (self.bin, os.environ["PATH"]),
+                                         PYTHONPATH=os.pathsep.join([COLLECTIONS, ANSIBLE]), http_proxy="http://127.0.0.1:9"))
 
     def run(self, steps, **options):
         """(exit status, [what each step left], the log)."""
@@ -112,7 +118,7 @@ def test_a_good_run_leaves_its_result_and_what_the_server_saw(job):
     assert code == 0 and left["problems"] == [] and json.loads(left["text"]) == RESULT and left["rc"] == 0
     assert left["server"] == {"other_requests": 0, "busy_before": 0, "cache_hit_ratio": None}
     assert left["tokenizer_sha256"] == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-    assert "bench sk-planted" in log, "the key reached the tool; the job hides it in its log"
+    assert "bench ********" in log and "sk-planted" not in log + json.dumps(left), "the key reached the tool and nobody else"
     assert (job.path / "progress").read_text() == "1/1 done; last: 4.00 tok/s, TTFT 100.00 ms, TPOT 50.00 ms\n"
     assert not (job.path / "place1").exists() and left["text"] not in left["output"]
 
@@ -244,3 +250,25 @@ def test_a_result_between_its_marks():
     said = "tool says\n<m>\n{\"a\": 1}\n\n</m>\nlast"
     assert bench_runner.split("x\n<m>\nold\n</m>\n" + said, "m")[1] == "{\"a\": 1}\n" and bench_runner.split("nothing", "m") == ("nothing", None)
     assert bench_runner.split("a\n<m>\n{\"cut", "m") == ("a", "{\"cut")
+
+
+def test_a_host_begins_follows_and_goes_on(job, tmp_path):
+    """The job itself, with a systemd of two scripts that keep nothing."""
+    job.script("systemd-run", "#!/bin/sh\nwhile [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"\n")
+    job.script("systemctl", "#!/bin/sh\n[ \"$1\" != show ] || printf 'Id=fleet-job-benchmark-x.service\\nActiveState=inactive\\n'\n")
+    environment = dict(os.environ, PATH="%s:%s" % (job.bin, os.environ["PATH"]), PYTHONPATH=os.pathsep.join([COLLECTIONS, ANSIBLE]))
+    code = ("import json, sys\nfrom ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_runner, job_host\n"
+            "given = json.load(sys.stdin)\nbegun = bench_runner.begin(given)\n"
+            "print(json.dumps([begun['changed'], job_host.answer(bench_runner.look_params('benchmark-x', given['state_directory']))]))")
+    program = ("from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_runner, release\n"
+               "release.SECRET_DIRECTORY = %r\nbench_runner.main({})" % str(job.secrets))
+    given = {"id": "benchmark-x", "state_directory": str(tmp_path / "state"), "program": program, "fresh": False,
+             "plan": bench_plan.runner_plan([job.step(1)], "docker", 3600)}
+    ids = []
+    for fresh in (False, False, True):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, input=json.dumps(dict(given, fresh=fresh)).encode(), check=True,
+                              stdout=subprocess.PIPE)
+        changed, found = json.loads(done.stdout.decode())
+        assert changed and found["job"]["state"] == "succeeded", found
+        ids.append(found["job"]["result"]["results"][0]["started_epoch_s"])
+    assert ids[0] == ids[1] != ids[2] and job.calls("ran") == ["ran 1", "ran 1"]

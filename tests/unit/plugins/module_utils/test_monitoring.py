@@ -39,9 +39,8 @@ def test_an_exporter_outside_of_containers_is_named_by_its_port():
 
 
 def test_what_could_not_be_read_stays_as_it_is():
-    hostvars = {"a": {"ansible_host": "192.0.2.1", "seen": {"survey": SURVEY}}, "b/1": {"seen": {"survey": {"unreachable": True}}}, "c": {},
-                "d": {"seen": {"survey": {"instances": {}}}}}
-    found = monitoring.fleet_targets(hostvars, ["a", "b/1", "c", "d"], "seen")
+    surveys = {"a": SURVEY, "b/1": {"unreachable": True}, "c": None, "d": {"instances": {}}}
+    found = monitoring.fleet_targets(surveys, dict.fromkeys(surveys, "192.0.2.1"), {})
     assert found["keep"] == ["targets/b_1.json", "targets/c.json"] and sorted(found["files"]) == ["targets/a.json", "targets/d.json"]
     assert found["files"]["targets/d.json"] == [] and found["files"]["targets/a.json"][0]["targets"] == ["192.0.2.1:8001"]
 

@@ -154,13 +154,13 @@ class World:
             "npu_smi_path": self.path("npu-smi")}, **params)
         one = dict({"name": "one", "port": port, "served_model_name": "gemma", "max_model_len": 4096, "ready_timeout_s": 30,
                     "stability_window_s": 0}, **(instance or {}))
-        result, sentences = module.run(dict(params, instances=[one]), check_mode)
+        result, sentences = module.endpoint_probes.run(dict(params, instances=[one]), check_mode)
         return result["instances"]["one"], sentences
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.domain, "RETRY_S", 0.05)
+    monkeypatch.setattr(module.endpoint_probes.domain, "RETRY_S", 0.05)
     return World(tmp_path)
 
 
@@ -479,7 +479,7 @@ def test_all_instances_are_judged_at_the_same_time(world, serve):
     answer = '[{"Config": {"Labels": {"vllm-ascend-fleet.instance": "%%s"}}, "State": {"Pid": %d}}]' % os.getpid()
     world.tool("docker", "printf '%s' \"${3#vllm-ascend-}\"\n" % answer)
     both = [{"name": name, "port": serve(Together), "served_model_name": "gemma"} for name in ("one", "two")]
-    result, sentences = module.run(dict(params, instances=both), False)
+    result, sentences = module.endpoint_probes.run(dict(params, instances=both), False)
     assert sentences == [] and result["instances"]["two"]["ready"]
 
 

@@ -133,7 +133,7 @@ class World:
             "state": "present", "secrets": {}, "keep": 3, "engine": "docker", "engine_path": self.path("docker"),
             "systemctl": self.path("systemctl"), "state_directory": self.path("state"), "unit_directory": self.path("units"),
             "secret_directory": self.path("secrets")}, **params)
-        return module.run(dict(params, instances=instances), check_mode)
+        return module.release_host.run(dict(params, instances=instances), check_mode)
 
     def tree(self):
         found = {}

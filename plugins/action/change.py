@@ -1,0 +1,110 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Begins the change of a host and follows it, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, host_change, recovery
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lean, program, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import follow
+
+# How each outcome ends the sentence that begins with what went wrong.
+ENDS = {"reverted": "the release before is back and proven", "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
+        "failed": "nothing was changed", "quarantined": "its NPUs are to blame, not the release"}
+
+
+class ActionModule(ActionBase):
+    """See the documentation of vllm_ascend.fleet.change."""
+
+    TRANSFERS_FILES = False
+    _supports_async = False
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _spec, args = self.validate_argument_spec({
+            "state": {"type": "str", "choices": list(change.STATES), "default": "present"},
+            "instances": {"type": "list", "elements": "str"}, "prune": {"type": "bool", "default": False},
+            "api_key": {"type": "str", "no_log": True}, "prove": {"type": "bool", "default": True},
+            "rounds": {"type": "int", "default": 3}, "first_token_s": {"type": "float", "default": 60.0}, "gap_s": {"type": "float", "default": 30.0},
+            "parse_s": {"type": "float", "default": 180.0}, "keep": {"type": "int", "default": 3}, "no_way_back": {"type": "bool", "default": False},
+            "only_prepare": {"type": "bool", "default": False}, "fence": {"type": "dict"}, "id": {"type": "str"},
+            "patience_s": {"type": "int", "default": 300},
+        })
+        host = task_vars["inventory_hostname"]
+        try:
+            request = self._request(host, args)
+        except workspace.Missing as error:
+            raise AnsibleActionFail(str(error)) from error
+        identity = args["id"] or time.strftime("change-%Y%m%d-%H%M%S-") + str(os.getpid())
+        given = {"id": identity, "check": self._task.check_mode, "request": request,
+                 "program": program.text("host_change:main", {}).decode("ascii")}
+        begun = lean.execute(self, "host_change:begin", given, task_vars)
+        if begun.get("failed"):
+            return self._failed(host, begun["msg"] + ("" if "nothing was" in begun["msg"] else "; nothing was changed"), begun)
+        result = {key: begun[key] for key in ("changed", "diff", "actions", "instances")}
+        kept = dict(result, outcome="unchanged", leaving=request["leaving"])
+        if begun["job"] and not self._task.check_mode:
+            ended = self._follow(host, identity, request, args, task_vars)
+            kept.update(ended, actions=result["actions"])
+            result.update(changed=ended["changed"], instances=ended["instances"], outcome=ended["outcome"], elapsed_s=ended.get("elapsed_s"))
+            for warning in ended.get("warnings") or ():
+                self._display.warning(f"{host}: {warning}")
+        workspace.save("change." + host, kept)
+        if kept["outcome"] not in ("done", "unchanged"):
+            end = "quarantined" if kept["quarantined"] and kept["outcome"] == "failed" else kept["outcome"]
+            extra = "" if kept["outcome"] == "down" and " -- AND " in kept["message"] else " -- " + ENDS[end].format(host=host)
+            result.update(failed=True, msg=f"{host}: {kept['message']}{extra}", outcome=kept["outcome"])
+        return result
+
+    def _failed(self, host, message, begun):
+        workspace.save("change." + host, {"outcome": "failed", "message": message})
+        return {"failed": True, "msg": f"{host}: {message}", **{key: begun[key] for key in ("exception", "cmd", "rc", "stderr") if begun.get(key)}}
+
+    def _request(self, host, args):
+        """What the host is asked to do. What the plan or the survey of this run says of the instances is taken from there."""
+        surveys = workspace.load("surveys", {})
+        known = {each["name"]: each for each in recovery.installed(surveys.get(host))}
+        params, leaving = {"keep": args["keep"]}, []
+        if args["state"] == "present":
+            entry = workspace.load("plan")["hosts"][host]
+            instances = [each for each in entry["instances"] if each["release"] and (args["instances"] is None or each["name"] in args["instances"])]
+            params.update(engine=entry["engine"], engine_path=entry["engine_path"], state_directory=entry["state_directory"])
+            leaving = workspace.load("left_over", {}).get(host, []) if args["prune"] else []
+        else:
+            instances = [known.get(name, {"name": name}) for name in (args["instances"] if args["instances"] is not None else known)]
+            found = surveys.get(host) or {}
+            params.update({key: (found.get("engine") or {}).get(source) for key, source in (("engine", "name"), ("engine_path", "path"))})
+            directory = workspace.load("requests", {}).get(host, {}).get("state_directory") or found.get("state_directory")
+            params.update({"state_directory": directory} if directory else {})
+        if args["state"] == "previous":
+            # What the release before was, only the host knows.
+            instances = [{key: each.get(key) for key in ("name", "unit", "container", "stop_timeout_s", "ready_timeout_s")} for each in instances]
+        prove = {key: args[key] for key in ("rounds", "first_token_s", "gap_s")}
+        return {
+            "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
+            "secrets": recovery.secrets(instances, args["api_key"]) if args["state"] == "present" else {},
+            "prove": prove if args["prove"] and args["state"] not in ("stopped", "absent") else None,
+            "parse_s": args["parse_s"], "fence": args["fence"], "prepare": args["only_prepare"]}
+
+    def _follow(self, host, identity, request, args, task_vars):
+        """Wait for the job. :returns: what it left as its result."""
+        params = host_change.job_params(identity, host_change.host_params(request))
+
+        def execute(given):
+            return lean.execute(self, "job_host:answer", given, task_vars)
+
+        found = follow(execute, lambda line: self._display.display(f"{host}: {line}"), dict(params, state="followed"), args["patience_s"])
+        job = found.get("job") or {}
+        if isinstance(job.get("result"), dict):
+            return job["result"]
+        state = job.get("state") or "out of sight"
+        return {"outcome": "down", "changed": True, "instances": {}, "quarantined": False, "proof": {}, "steps": [],
+                "message": "the change %s is %s (%s); the timer of the host brings back what ran before, see playbooks/status.yml" % (
+                    identity, state, job.get("reason") or found.get("msg") or "no reason given")}
