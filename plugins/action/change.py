@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, host_change, recovery
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lean, program, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lean, program, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import follow
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import JournalError
 
 # How each outcome ends the sentence that begins with what went wrong.
 ENDS = {"reverted": "the release before is back and proven", "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
@@ -34,15 +35,39 @@ class ActionModule(ActionBase):
             "api_key": {"type": "str", "no_log": True}, "prove": {"type": "bool", "default": True},
             "rounds": {"type": "int", "default": 3}, "first_token_s": {"type": "float", "default": 60.0}, "gap_s": {"type": "float", "default": 30.0},
             "parse_s": {"type": "float", "default": 180.0}, "keep": {"type": "int", "default": 3}, "no_way_back": {"type": "bool", "default": False},
-            "only_prepare": {"type": "bool", "default": False}, "fence": {"type": "dict"}, "id": {"type": "str"},
+            "only_prepare": {"type": "bool", "default": False}, "rollout": {"type": "bool", "default": False},
             "patience_s": {"type": "int", "default": 300},
         })
         host = task_vars["inventory_hostname"]
         try:
-            request = self._request(host, args)
-        except workspace.Missing as error:
+            rollout = rolling.Rollout(self, task_vars) if args["rollout"] and not self._task.check_mode else None
+            if rollout:
+                return self._in_rollout(rollout, host, args, task_vars)
+            return self._change(host, args, task_vars, time.strftime("change-%Y%m%d-%H%M%S-") + str(os.getpid()), None)[0]
+        except (workspace.Missing, JournalError) as error:
             raise AnsibleActionFail(str(error)) from error
-        identity = args["id"] or time.strftime("change-%Y%m%d-%H%M%S-") + str(os.getpid())
+
+    def _in_rollout(self, rollout, host, args, task_vars):
+        """The change as one step of a rollout: journal before and after, and a name that stays the same when the rollout is resumed."""
+        journal, batch, started = rollout.journal, rollout.kept.get("number"), time.monotonic()
+        journal.write("step.begin", host, batch, "change", expected_s=rollout.kept["expected"].get("change"))
+        try:
+            result, kept = self._change(host, args, task_vars, rolling.change_id(journal.run, host), rollout.fence())
+        except AnsibleConnectionFailure as error:
+            message = f"{host} cannot be reached any more ({error}); it finishes by itself, or its timer brings back what ran before"
+            result, kept = {"failed": True, "msg": message}, {"outcome": "unreachable", "message": message, "steps": []}
+        for step in kept.get("steps") or ():
+            journal.write("step.end", host, batch, step["step"], step["ok"], step["elapsed_s"], message=step["message"] or "", evidence={"began": step["time"]})
+        evidence = {key: kept[key] for key in ("outcome", "reverted", "removed", "quarantined", "instances", "actions") if key in kept}
+        evidence["findings"] = [finding for proof in (kept.get("proof") or {}).values() for finding in proof["findings"] if finding["status"] != "pass"]
+        journal.write("step.end", host, batch, "change", kept["outcome"] in ("done", "unchanged"), round(time.monotonic() - started, 3),
+                      message=result.get("msg") or kept.get("message") or "", evidence=evidence)
+        self._display.display(rolling.step_line(host, "change", time.monotonic() - started, rollout.kept["expected"].get("change"), kept["outcome"]))
+        return result
+
+    def _change(self, host, args, task_vars, identity, fence):
+        """:returns: (result of the task, what is kept for the record)."""
+        request = dict(self._request(host, args), fence=fence)
         given = {"id": identity, "check": self._task.check_mode, "request": request,
                  "program": program.text("host_change:main", {}).decode("ascii")}
         begun = lean.execute(self, "host_change:begin", given, task_vars)
@@ -54,6 +79,8 @@ class ActionModule(ActionBase):
             ended = self._follow(host, identity, request, args, task_vars)
             kept.update(ended, actions=result["actions"])
             result.update(changed=ended["changed"], instances=ended["instances"], outcome=ended["outcome"], elapsed_s=ended.get("elapsed_s"))
+            if request["state"] == "absent" and ended["outcome"] == "done":
+                lean.execute(self, "host_change:clean", {"params": request["params"]}, task_vars)
             for warning in ended.get("warnings") or ():
                 self._display.warning(f"{host}: {warning}")
         workspace.save("change." + host, kept)
@@ -61,11 +88,13 @@ class ActionModule(ActionBase):
             end = "quarantined" if kept["quarantined"] and kept["outcome"] == "failed" else kept["outcome"]
             extra = "" if kept["outcome"] == "down" and " -- AND " in kept["message"] else " -- " + ENDS[end].format(host=host)
             result.update(failed=True, msg=f"{host}: {kept['message']}{extra}", outcome=kept["outcome"])
-        return result
+        return result, kept
 
     def _failed(self, host, message, begun):
-        workspace.save("change." + host, {"outcome": "failed", "message": message})
-        return {"failed": True, "msg": f"{host}: {message}", **{key: begun[key] for key in ("exception", "cmd", "rc", "stderr") if begun.get(key)}}
+        kept = {"outcome": "failed", "message": message}
+        workspace.save("change." + host, kept)
+        more = {key: begun[key] for key in ("exception", "cmd", "rc", "stderr") if begun.get(key)}
+        return {"failed": True, "msg": f"{host}: {message}", **more}, kept
 
     def _request(self, host, args):
         """What the host is asked to do. What the plan or the survey of this run says of the instances is taken from there."""
@@ -88,10 +117,10 @@ class ActionModule(ActionBase):
             instances = [{key: each.get(key) for key in ("name", "unit", "container", "stop_timeout_s", "ready_timeout_s")} for each in instances]
         prove = {key: args[key] for key in ("rounds", "first_token_s", "gap_s")}
         return {
-            "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
+            "driver": ((surveys.get(host) or {}).get("driver") or {}).get("version"), "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
             "secrets": recovery.secrets(instances, args["api_key"]) if args["state"] == "present" else {},
             "prove": prove if args["prove"] and args["state"] not in ("stopped", "absent") else None,
-            "parse_s": args["parse_s"], "fence": args["fence"], "prepare": args["only_prepare"]}
+            "parse_s": args["parse_s"], "prepare": args["only_prepare"]}
 
     def _follow(self, host, identity, request, args, task_vars):
         """Wait for the job. :returns: what it left as its result."""

@@ -13,9 +13,9 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan_text, recovery
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import recording, report, workspace
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.levels import Levels
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
 
 
@@ -24,12 +24,12 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "overrides", "rollout", "batch"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _spec, args = self.validate_argument_spec({
-            "stage": {"type": "str", "choices": ["intent", "judge", "complete", "show"], "required": True},
+            "stage": {"type": "str", "choices": ["intent", "judge", "complete", "show", "back", "compare"], "required": True},
             "model": {"type": "str", "default": ""},
             "suite": {"type": "str", "default": ""},
             "explain": {"type": "str", "default": ""},
@@ -39,17 +39,29 @@ class ActionModule(ActionBase):
             "prune": {"type": "bool", "default": False},
             "deep": {"type": "bool", "default": False},
             "conclude": {"type": "bool", "default": False},
+            "overrides": {"type": "dict", "default": {}},
+            "rollout": {"type": "str", "default": ""},
+            "batch": {"type": "int", "default": 0},
         })
         task_vars = task_vars or {}
         hosts = list(task_vars.get("ansible_play_hosts_all") or [])
         try:
             variables = {host: fleet_variables(task_vars["hostvars"], host) for host in hosts}
-            planning = Planning(variables, args["model"] or None, args["suite"] or None, self._levels(task_vars["hostvars"], hosts))
+            overrides = args["overrides"] if args["stage"] in ("intent", "back", "compare") else workspace.load("run")["overrides"]
+            overrides = {key: value for key, value in overrides.items() if value not in (None, "")}
+            model = None if args["stage"] == "back" else args["model"]
+            planning = Planning(variables, model or None, args["suite"] or None, levels.templated(task_vars["hostvars"], hosts, self._templar), overrides)
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
-                return self._intent(planning, args)
+                return self._intent(planning, args, overrides)
             surveys = workspace.load("surveys")
+            if args["stage"] == "compare":
+                self._keep_rollout(planning, task_vars.get("groups") or {})
+                workspace.save("differences", plan_text.differences(planning.build(surveys), surveys))
+                return {"changed": False}
+            if args["stage"] == "back":
+                return self._back(planning, surveys, args, task_vars.get("groups") or {})
             left = planning.left_over(surveys)
             if args["prune"]:
                 surveys = {host: recovery.without(survey, left.get(host)) for host, survey in surveys.items()}
@@ -57,10 +69,13 @@ class ActionModule(ActionBase):
                 return self._complete(planning, surveys, task_vars["hostvars"])
             if args["stage"] == "show":
                 return self._show(planning, surveys, args, left)
-            return self._judge(planning, surveys, args, left, task_vars["hostvars"])
+            return self._judge(planning, surveys, args, left, task_vars["hostvars"], task_vars.get("groups") or {})
         except PlanningError as error:
+            if args["stage"] == "compare":
+                self._display.warning("not compared with the inventory: %s" % error.args[0][0])
+                return {"changed": False}
             return self._refuse(error.args[0])
-        except (gate.GateError, workspace.Missing) as error:
+        except (gate.GateError, workspace.Missing, JournalError) as error:
             return self._refuse([str(error)])
         except AnsibleError as error:
             return self._refuse([" ".join(str(error).split())])
@@ -71,35 +86,20 @@ class ActionModule(ActionBase):
         more = " (and %d more, listed above)" % (len(problems) - 1) if len(problems) > 1 else ""
         return {"failed": True, "msg": problems[0] + more + " -- no host was changed"}
 
-    def _levels(self, hostvars, hosts):
-        """{host: [(level, {variable: value})]} of the variables that hold at every level, templated for their host."""
-        levels, result = Levels(hostvars), {}
-        for host in hosts:
-            result[host], templar = [], None
-            for level, values in levels.of(host):
-                layered = {name: values[name] for name in intent.LAYERED if name in values}
-                if layered:
-                    try:
-                        templar = templar or self._templar.copy_with_new_env(available_variables=hostvars.raw_get(host))
-                        layered = templar.template(layered)
-                    except AnsibleError as error:
-                        raise PlanningError([f"{host}: {', '.join(layered)} in {level} has no value: {' '.join(str(error).split())}"]) from error
-                result[host].append((level, dict(values, **layered)))
-        return result
-
-    def _intent(self, planning, args):
+    def _intent(self, planning, args, overrides):
         planning.build()
         nonce, requests = secrets.token_hex(16), planning.requests(args["texts"])
         workspace.save("requests", {host: dict(request, deep=args["deep"], nonce=nonce) for host, request in requests.items()})
         directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
-        workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"]})
+        workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"], "overrides": overrides})
         return {"changed": False, "directory": directory, "weights": {host: request["weights"] for host, request in requests.items()}}
 
-    def _judge(self, planning, surveys, args, left, hostvars):
+    def _judge(self, planning, surveys, args, left, hostvars, groups):
         made, run = planning.build(surveys), workspace.load("run")
         verdict, contexts = planning.judge(made, surveys)
         differences = self._keep(planning, made, surveys, run)
         workspace.save("left_over", left)
+        self._keep_rollout(planning, groups)
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
@@ -114,7 +114,7 @@ class ActionModule(ActionBase):
                 len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
         proof = workspace.load("proof", {})
         work = [host for host in made["hosts"] if host not in unready and (
-            recovery.has_work(made["hosts"][host], differences[host], proof.get(host)) or (args["prune"] and left.get(host)))]
+            recovery.has_work(made["hosts"][host], differences[host], proof.get(host), surveys[host]) or (args["prune"] and left.get(host)))]
         result = {"changed": False, "unready": unready, "waived": verdict["waived"], "work": work, "left_over": left,
                   "ready": [host for host in made["hosts"] if host not in unready],
                   "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"])}
@@ -132,6 +132,28 @@ class ActionModule(ActionBase):
         report.save(pathlib.Path(run["directory"]), "plan.json", made)
         return differences
 
+    @staticmethod
+    def _keep_rollout(planning, groups):
+        gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
+        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": planning.rollout["gateway"], "hooks": planning.rollout["hooks"]}))
+
+    def _back(self, planning, surveys, args, groups):
+        """The way back as a plan: what runs becomes what ran before it."""
+        chosen = None
+        if args["rollout"]:
+            chosen = changed_hosts(planning.report_directory, args["rollout"], args["batch"])
+        made, differences = recovery.way_back(surveys, args["model"], chosen)
+        if args["rollout"] and not differences:
+            raise PlanningError(["nothing that the rollout changed has a release to go back to"])
+        for name, content in (("plan", made), ("differences", differences), ("left_over", {})):
+            workspace.save(name, content)
+        directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
+        workspace.save("run", {"directory": directory, "overrides": {}})
+        self._keep_rollout(planning, groups)
+        if not differences and not args["quiet"]:
+            self._display.display("no instance has a release to go back to")
+        return {"changed": False, "work": list(differences), "instances": {host: sorted(found) for host, found in differences.items()}}
+
     def _complete(self, planning, surveys, hostvars):
         built = [entry for host in planning.settings for entry in registered(hostvars, host, "__acquire_built").get("results") or ()]
         changed = planning.learn([entry for entry in built if entry.get("digest")], write=not self._task.check_mode)
@@ -146,6 +168,16 @@ class ActionModule(ActionBase):
         lines += ["", *plan_text.left_over_lines(left, args["prune"])]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
         return {"changed": False, "hash": made["hash"], "left_over": left}
+
+
+def changed_hosts(directory, name, batch):
+    """The hosts that a rollout on record has changed, all or those of one batch, counted from 1. :raises PlanningError: when there is none."""
+    folders = [folder for folder in latest(directory) if name == "latest" or folder.name == name]
+    if not folders:
+        known = ", ".join(folder.name for folder in latest(directory)[:3]) or "none"
+        raise PlanningError([f"no rollout '{name}' is on record below {directory}; the latest are {known}"])
+    state = rollout.replay(Journal(folders[0]).events())
+    return [host for host, entry in state["hosts"].items() if entry["outcome"] == "done" and (not batch or entry["batch"] == batch - 1)]
 
 
 def supply(made, surveys, hosts):

@@ -194,7 +194,7 @@ def steps(suite, manifest, options, table, engine_flags, unit_text=None):
     :param dict manifest: of the instance, as recovery.installed gives it.
     :param dict options: "workloads": [name], "concurrency": [int], "repeats": int, "timeout_s": int or None.
     :param str unit_text: the instance's unit; needed for offline workloads.
-    :returns: a list of {"key", "chain", "title", "tool", "argv", "kill", "container", "unit", "metrics_url", "timeout_s", "wanted", "secret",
+    :returns: a list of {"key", "chain", "title", "tool", "argv", "kill", "container", "unit", "port", "timeout_s", "wanted", "secret",
         "instance", "workload", "run", "runs", "kept", "protocol"}.
     :raises BenchmarkError: when the instance cannot be measured so.
     """
@@ -257,7 +257,7 @@ def _online(manifest, step, line):
     argv += ["--save-result", "--result-dir", place, "--result-filename", file.rsplit("/", 1)[1]]
     kill = [engine, "exec", manifest["container"], "/bin/sh", "-c", 'kill -TERM "$(cat "$1/pid")"', "sh", place]
     return {"argv": argv, "kill": kill, "container": manifest["container"], "unit": None,
-            "metrics_url": "http://127.0.0.1:%d/metrics" % manifest["port"]}
+            "port": manifest["port"]}
 
 
 def _offline(manifest, step, line, engine_flags, unit_text):
@@ -276,7 +276,7 @@ def _offline(manifest, step, line, engine_flags, unit_text):
     file = place + "/run%d.json" % step["run"]
     argv = options + [manifest["image_reference"], "/bin/sh", "-c", IN_CONTAINER, "sh", place, file, "vllm", "bench", "throughput"] + line
     argv += engine_arguments(manifest["arguments"][1:], engine_flags) + ["--output-json", file]
-    return {"argv": argv, "kill": [options[0], "stop", "--time", "20", container], "container": container, "unit": manifest["unit"], "metrics_url": None}
+    return {"argv": argv, "kill": [options[0], "stop", "--time", "20", container], "container": container, "unit": manifest["unit"], "port": None}
 
 
 def engine_arguments(line, engine_flags):
@@ -314,7 +314,7 @@ def job_id(suite, label=None):
 
 def runner_plan(all_steps, engine, max_age_s):
     """What the runner on the host gets; it needs no more of a step than this."""
-    keys = ("key", "chain", "title", "tool", "argv", "kill", "container", "unit", "metrics_url", "timeout_s", "wanted", "secret",
+    keys = ("key", "chain", "title", "tool", "argv", "kill", "container", "unit", "port", "timeout_s", "wanted", "secret",
             "tokenizer_file", "instance")
     return {"schema": 1, "engine": engine, "max_age_s": max_age_s, "mark": MARK, "output_limit": 1 << 25,
             "steps": [dict((key, step[key]) for key in keys) for step in all_steps]}

@@ -9,11 +9,16 @@ import json
 import math
 import re
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import vllm_metrics
+
 # What --save-detailed adds: one entry for each request.
 DETAILS = ("input_lens", "output_lens", "start_times", "ttfts", "itls", "generated_texts", "errors")
 # Numbers of a result that were asked for, not measured.
 SETTINGS = ("num_prompts", "request_rate", "burstiness", "max_concurrency", "ramp_up_start_rps", "ramp_up_end_rps")
 COUNTS = ("completed", "failed", "total_input_tokens", "total_output_tokens")
+
+COUNTERS = (("finished", vllm_metrics.FINISHED), ("cache_queries", "vllm:prefix_cache_queries_total"), ("cache_hits", "vllm:prefix_cache_hits_total"),
+            ("running", vllm_metrics.RUNNING), ("waiting", vllm_metrics.WAITING))
 
 _THROUGHPUT = re.compile(r"^Throughput: ([\d.]+) requests/s, ([\d.]+) total tokens/s, ([\d.]+) output tokens/s", re.M)
 _TOKENS = re.compile(r"^Total num (prompt|output) tokens:\s+(\d+)", re.M)
@@ -144,17 +149,8 @@ def _throughput(data, output, wanted, result):
 
 def counters(text):
     """What a benchmark needs of vLLM's /metrics page, summed over engines; {} when there is nothing of it."""
-    found = {}
-    names = {"vllm:request_success_total": "finished", "vllm:prefix_cache_queries_total": "cache_queries", "vllm:prefix_cache_hits_total": "cache_hits",
-             "vllm:num_requests_running": "running", "vllm:num_requests_waiting": "waiting"}
-    for line in (text or "").splitlines():
-        name = names.get(re.split(r"[{ ]", line, maxsplit=1)[0])
-        if name:
-            try:
-                found[name] = found.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
-            except (ValueError, IndexError):
-                continue
-    return found
+    found = vllm_metrics.parse(text or "")
+    return dict((name, sum(found[series])) for name, series in COUNTERS if found.get(series))
 
 
 def between(before, after, completed):

@@ -17,11 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_result, job_host
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint_probes import read_key
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_result, endpoint_probes, job_host
 
 TOOL_S = 60.0
 METRICS_S = 10.0
@@ -120,7 +117,7 @@ class Runner:
         """Run one step."""
         result = {"key": step["key"], "chain": step["chain"], "kept": False, "rc": None, "output": "", "text": None, "started_epoch_s": self.clock()}
         before = self.counters(step)
-        key = read_key(step["instance"]) if step["secret"] else None
+        key = endpoint_probes.read_key(step["instance"]) if step["secret"] else None
         done = self.command(step["argv"], step["timeout_s"], step.get("kill"), key)
         if self.stopping:
             raise Stopped()
@@ -189,15 +186,10 @@ class Runner:
 
     def counters(self, step):
         """The server's counts, {} where it has none to tell."""
-        if not step.get("metrics_url"):
+        if not step.get("port"):
             return {}
-        try:
-            # Proxies of the host are for the world outside.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(step["metrics_url"], timeout=METRICS_S) as answer:
-                return bench_result.counters(answer.read().decode("utf-8", "replace"))
-        except (OSError, urllib.error.URLError):
-            return {}
+        status, text = endpoint_probes.ask("127.0.0.1", step["port"], "/metrics", seconds=METRICS_S)
+        return bench_result.counters(text) if status == 200 else {}
 
     def started(self, step):
         """Since when the engine runs that is measured; None for a container that is there for one run only."""

@@ -89,6 +89,28 @@ class Deadline:
         self.timer.cancel()
 
 
+def ask(address, port, path, body=None, seconds=HTTP_S, headers=None):
+    """GET, or POST of a JSON body: (HTTP status or None, text or what went wrong)."""
+    connection = http.client.HTTPConnection(address, port, timeout=seconds)
+    late = "no answer within %.0f s" % seconds
+    try:
+        connection.connect()
+        with Deadline(connection, seconds) as deadline:
+            if body is None:
+                connection.request("GET", path, headers=headers or {})
+            else:
+                connection.request("POST", path, json.dumps(body), dict(headers or {}, **{"Content-Type": "application/json"}))
+            answer = connection.getresponse()
+            text = answer.read(domain.ANSWER_LIMIT).decode("utf-8", "replace")
+        return (None, late) if deadline.hit else (answer.status, text)
+    except socket.timeout:
+        return None, late
+    except (OSError, http.client.HTTPException) as error:
+        return None, "no proper answer: %s: %s" % (type(error).__name__, error)
+    finally:
+        connection.close()
+
+
 class Probes:
     """The evidence of one instance: HTTP, /proc, systemd, the engine, the journal."""
 
@@ -164,24 +186,7 @@ class Probes:
 
     def ask(self, path, body=None, seconds=HTTP_S):
         """GET, or POST of a JSON body: (HTTP status or None, text or what went wrong)."""
-        connection = http.client.HTTPConnection(self.params["address"], self.instance["port"], timeout=seconds)
-        late = "no answer within %.0f s" % seconds
-        try:
-            connection.connect()
-            with Deadline(connection, seconds) as deadline:
-                if body is None:
-                    connection.request("GET", path, headers=self.headers())
-                else:
-                    connection.request("POST", path, json.dumps(body), dict(self.headers(), **{"Content-Type": "application/json"}))
-                answer = connection.getresponse()
-                text = answer.read(domain.ANSWER_LIMIT).decode("utf-8", "replace")
-            return (None, late) if deadline.hit else (answer.status, text)
-        except socket.timeout:
-            return None, late
-        except (OSError, http.client.HTTPException) as error:
-            return None, "no proper answer: %s: %s" % (type(error).__name__, error)
-        finally:
-            connection.close()
+        return ask(self.params["address"], self.instance["port"], path, body, seconds, self.headers())
 
     def headers(self):
         return {"Authorization": "Bearer " + self.key} if self.key else {}

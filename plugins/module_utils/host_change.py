@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -190,6 +191,26 @@ def begin(arguments):
     return dict(result, instances={}, job=started["job"])
 
 
+def clean(arguments):
+    """Leave nothing on a host that has no instance of ours any more. :returns: {"removed": [path]}."""
+    params = host_params({"state": "absent", "params": arguments["params"]})
+    base = params["state_directory"]
+    if os.path.isdir(os.path.join(base, "instances")) or not os.path.isdir(base):
+        return {"removed": []}
+    held = domain.read_state(job_host.read_text(os.path.join(base, "rollout.json")))
+    # A lease is the fleet's, not this host's.
+    kept = ["rollout.json", ".rollout.lock"] if held.get("owner") and not held.get("released") else []
+    removed = [os.path.join(base, name) for name in sorted(os.listdir(base)) if name not in kept]
+    for path in removed:
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    if not kept:
+        os.rmdir(base)
+    return {"removed": removed}
+
+
 def job_params(identity, params, **more):
     """Parameters of the job that carries out a change."""
     return dict(JOB, id=identity, state_directory=params["state_directory"], systemctl=params["systemctl"],
@@ -319,7 +340,8 @@ class Change:
             if outline.leaving:
                 release_host.absent(outline.host, release.normalise([{"name": e["name"]} for e in outline.leaving], "absent", {}), False)
             self.disarm()
-            remember(self.params, state="stopped" if self.request["state"] in ("stopped", "absent") else "serving", message=None, since=time.time())
+            remember(self.params, state="stopped" if self.request["state"] in ("stopped", "absent") else "serving", message=None, since=time.time(),
+                     **({"driver": self.request["driver"]} if self.request.get("driver") and outline.changed else {}))
         left = [entry for entry in outline.wanted if self.request["state"] != "absent"]
         self.result["instances"] = outline.host.report(left, outline.actions, True) if left else {}
 

@@ -41,6 +41,15 @@ VARIABLES = {
     "fleet_npu_smi_timeout_s": ((int,), 60),
     "fleet_image_timeout_s": ((int,), 7200),
     "fleet_releases_kept": ((int,), 3),
+    "fleet_rollout": ((dict,), {}),
+    "fleet_rack": ((str, type(None)), None),
+    "fleet_ledger_key": ((str, type(None)), None),
+    "fleet_gateway_group": ((str,), "gateways"),
+    "fleet_gateway": ((dict,), {}),
+    "fleet_gateway_clients": ((dict,), {}),
+    "fleet_address": ((str, type(None)), None),
+    "fleet_drain_hook": ((str, list, type(None)), None),
+    "fleet_admit_hook": ((str, list, type(None)), None),
 }
 
 # Of one entry of fleet_instances; the same keys but model, name, port and a device list may stand in fleet_instance_defaults and fleet_models.
@@ -53,7 +62,7 @@ INSTANCE_KEYS = {
 _ONE_INSTANCE_ONLY = ("model", "name", "port")
 
 # Secrets stay out of every structure that is printed, hashed or saved.
-SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password", "fleet_history_password")
+SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password", "fleet_history_password", "fleet_gateway_clients")
 
 
 # These say something about instances and hold at every level at once; of all others the strongest level counts, as is Ansible's way.

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, survey_sources
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, survey_sources, vllm_metrics
 
+LOAD_S = 5.0
 # Of a look that only has to find out whether an instance answers. The first token of a 64k prompt is not asked for here.
 PROOF = {"api_keys": {}, "quick": True, "rounds": 1, "first_token_s": 60.0, "gap_s": 30.0, "address": "127.0.0.1", "systemctl": "systemctl",
          "journalctl": "journalctl", "npu_smi_path": None}
@@ -16,11 +17,12 @@ def answer(arguments):
     """Look at this host.
 
     :param dict arguments: "survey": options of npu_info; "prove": names of instances to ask, "all" for every one, None for none; a unit that
-        does not run is not asked. "smoke": ask them what deployers ask by hand as well.
-    :returns: {"survey", "proof": {instance: as endpoint_gate returns it}}.
+        does not run is not asked.
+        "load": whether to read what they have to do as well. "smoke": whether to ask them what deployers ask by hand as well.
+    :returns: {"survey", "proof": {instance: as endpoint_gate returns it}, "load": {instance: of vllm_metrics.load}}.
     """
     found = survey_sources.answer(arguments["survey"])["survey"]
-    result = {"survey": found, "proof": {}}
+    result = {"survey": found, "proof": {}, "load": {}}
     wanted = arguments.get("prove")
     if not wanted:
         return result
@@ -32,4 +34,15 @@ def answer(arguments):
         found["errors"].append({"source": "proof", "error": str(error)})
     else:
         result["proof"] = proof["instances"]
+    for manifest in asked if arguments.get("load") else ():
+        status, text = endpoint_probes.ask(PROOF["address"], manifest["port"], "/metrics", seconds=LOAD_S)
+        result["load"][manifest["name"]] = dict(vllm_metrics.load(status, text), max_num_seqs=_seats(manifest.get("arguments") or []))
     return result
+
+
+def _seats(arguments):
+    """How many requests an instance takes at once, as its arguments say; None when they don't."""
+    try:
+        return int(arguments[arguments.index("--max-num-seqs") + 1])
+    except (ValueError, IndexError):
+        return None

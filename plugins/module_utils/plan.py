@@ -43,7 +43,7 @@ def select(catalogue, model=None, suite=None):
     return None, []
 
 
-def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=None, render=None):
+def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=None, render=None, overrides=None):
     """Make the plan.
 
     :param str fleet: the fleet's name.
@@ -53,6 +53,7 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     :param dict lock: the lock file, {"images": {...}, "targets": {...}}.
     :param dict surveys: {host: survey}; None before the hosts were looked at, then devices, images and releases stay open.
     :param selection: set of model names the run is about, None for all.
+    :param dict overrides: keys of an instance that this run lays over all others; "patch_set" only where there is one.
     :param render: callable(instance, engine name, engine path, state directory) -> release, or None to leave releases out.
     :returns: (plan, [one-line problem]); a plan with problems must not be acted upon.
     """
@@ -60,7 +61,8 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     plan = {"schema": 1, "fleet": fleet, "hosts": {}, "images": {}}
     for host in sorted(hosts):
         survey = (surveys or {}).get(host)
-        plan["hosts"][host] = _plan_host(host, hosts[host], catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
+        settings = dict(hosts[host], run=overrides or {})
+        plan["hosts"][host] = _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
     if surveys is None:
         problems.extend(_missing_patch_sets(hosts, catalogue, patch_sets, selection))
     _choose_builders(plan)
@@ -202,6 +204,9 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
             else:
                 values[key] = value
                 provenance[key] = source
+    for key, value in (settings.get("run") or {}).items():
+        if key != "patch_set" or values.get("patch_set"):
+            values[key], provenance[key] = value, "this run: -e %s" % key
     if platform and platform["name"] not in model["platforms"]:
         problems.append("%s: %s is not supported on %s, only on %s" % (
             where, model["name"], platform["name"], ", ".join(model["platforms"])))
@@ -384,15 +389,18 @@ def survey_request(settings, catalogue, selection):
         chosen = [{"model": name} for name in sorted(selection or ())]
     known = [demand for demand in chosen if demand["model"] in catalogue["models"]]
     root = settings["fleet_weights_directory"].rstrip("/")
-    weights = set()
-    for demand in known:
-        layers = [layer for _source, layer in _overrides(settings, demand["model"])] + [demand]
-        named = [layer["weights"] for layer in layers if layer.get("weights")]
-        weights.add(named[-1] if named else "%s/%s" % (root, catalogue["models"][demand["model"]]["weights"]["directory"]))
+    weights = set(weights_path(settings, catalogue["models"][demand["model"]], demand) for demand in known)
     mounts = set()
     for platform in catalogue["platforms"].values():
         mounts.update(mount.replace("{driver}", DEFAULT_DRIVER_PATH) for mount in platform["mounts"])
     return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": sorted(weights)}
+
+
+def weights_path(settings, model, demand):
+    """Where on the host the weights of one entry of fleet_instances lie. ``model``: its entry of the catalogue."""
+    layers = [layer for _source, layer in _overrides(settings, demand["model"])] + [demand]
+    named = [layer["weights"] for layer in layers if layer.get("weights")]
+    return named[-1] if named else "%s/%s" % (settings["fleet_weights_directory"].rstrip("/"), model["weights"]["directory"])
 
 
 def _overrides(settings, model):

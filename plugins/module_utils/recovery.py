@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.change import UNFINISHED
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils.release import environment_text
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.release import RELEASE_LABEL, environment_text
 
 
 BASE_LABEL = "vllm-ascend-fleet.base-digest"
@@ -82,17 +86,42 @@ def _bare(identity):
     return (identity or "").replace("sha256:", "")
 
 
+def way_back(surveys, model="", hosts=None):
+    """A plan that brings what runs back to what ran before it.
+
+    :param str model: only instances of this model, or of this name; empty for all. :param hosts: only these, None for all.
+    :returns: (plan, differences) in the shapes of ``plan.build`` and ``plan_text.differences``, of the hosts that have something to go back to; the plan
+        also names what else runs, which counts for the fleet's capacity.
+    """
+    made, differences = {"schema": 1, "hosts": {}, "images": {}}, {}
+    for host, survey in surveys.items():
+        if (survey or {}).get("unreachable"):
+            continue
+        instances = [dict(each, image=each.get("image_reference")) for each in installed(survey) if each.get("port")]
+        made["hosts"][host] = {"instances": instances, "notes": []}
+        back = [each for each in installed(survey, model, True) if hosts is None or host in hosts]
+        if back:
+            differences[host] = dict((each["name"], {
+                "action": "replace", "before": survey["instances"][each["name"]]["release"], "after": survey["instances"][each["name"]]["previous"]}) for each in back)
+    told = dict((host, differences.get(host)) for host in made["hosts"])
+    made["hash"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
+    return made, differences
+
+
 def secret_text(api_key):
     """What the secret's file of an instance holds, None when there is to be none."""
     return environment_text({"VLLM_API_KEY": api_key}) if api_key else None
 
 
-def has_work(entry, differences, proof):
+def has_work(entry, differences, proof, survey=None):
     """Whether a host is not yet what its plan says: something differs, or does not answer.
 
     :param dict entry: of the plan's hosts. :param dict differences: of plan_text.differences for this host.
     :param proof: {instance: as endpoint_gate returned it}, None when nobody was asked.
+    :param survey: of the host; one that a change was cut off on has work in any case.
     """
+    if ((survey or {}).get("state") or {}).get("state") in UNFINISHED and entry["instances"]:
+        return True
     return any(differences[instance["name"]]["action"] != "keep" or not ((proof or {}).get(instance["name"]) or {}).get("ready")
                for instance in entry["instances"])
 
@@ -150,27 +179,55 @@ def summarize(plan, results, check_mode=False):
     return rows
 
 
-def status_rows(host, survey, proven, model=""):
+def status_rows(host, survey, proven, model="", wanted=None):
     """What runs on a host, one row per instance, or one row that says why there is none.
 
     :param dict proven: {instance: {"ready", "findings"}} of a gate that asked once.
+    :param wanted: {instance: action} of plan_text.differences, None when the inventory could not be planned.
     """
-    empty = dict.fromkeys(("instance", "model", "npus", "port", "patch_set", "release", "previous", "since", "unit", "answers"))
+    empty = dict.fromkeys(("instance", "model", "npus", "port", "patch_set", "set_id", "digest", "release", "previous", "since", "unit", "state", "drift", "answers"))
     if survey.get("unreachable"):
-        return [dict(empty, host=host, unit="host: %s" % survey["error"])]
-    rows = []
+        return [dict(empty, host=host, unit="host: %s" % survey["error"], state="unknown")]
+    rows, state = [], survey.get("state") or {}
     for manifest in installed(survey, model):
         name, found = manifest["name"], survey["instances"][manifest["name"]]
         proof = proven.get(name)
         reason = next((f for f in (proof or {}).get("findings") or () if f["status"] != "pass"), None)
-        unit = manifest["unit_state"]
+        unit, patch_set = manifest["unit_state"], manifest.get("patch_set")
         rows.append(dict(
             empty, host=host, instance=name, model=manifest.get("model"), port=manifest.get("port"),
             npus=",".join(device.rsplit("davinci", 1)[-1] for device in manifest.get("devices") or ()),
-            patch_set=(manifest.get("patch_set") or {}).get("name"), release=found.get("release"), previous=found.get("previous"),
-            since=unit.get("active_since"), unit=unit.get("active_state"),
+            patch_set=patch_set.get("name") if isinstance(patch_set, dict) else patch_set,
+            set_id=patch_set.get("id") if isinstance(patch_set, dict) else None,
+            digest=(manifest.get("image_reference") or "").partition("@sha256:")[2][:12] or None,
+            release=found.get("release"), previous=found.get("previous"), since=unit.get("active_since"), unit=unit.get("active_state"),
+            state=state.get("state") or "serving", drift=drift(manifest, found, survey, state, proof, (wanted or {}).get(name)),
             answers="not asked" if proof is None else "yes" if proof.get("ready") else "no: %s" % (reason["found"] if reason else "not proven")))
-    return rows or [dict(empty, host=host, unit="serves nothing")]
+    return rows or [dict(empty, host=host, unit="serves nothing", state=state.get("state"))]
+
+
+def drift(manifest, found, survey, state, proof, action):
+    """What of an instance is not as it was deployed, layer by layer, and whose doing it is.
+
+    :param dict state: what the host remembers of its last change. :param action: what a deploy would do now, or None when nobody planned.
+    :returns: words such as "files (the host's)", or None.
+    """
+    unit, layers = found.get("unit") or {}, []
+    hashes = found.get("sha256") or {}
+    if found.get("whole") is False or (unit.get("unit_sha256") and hashes.get(manifest["unit"]) and unit["unit_sha256"] != hashes[manifest["unit"]]):
+        layers.append("files")
+    running = [c for c in survey.get("containers") or () if (c.get("labels") or {}).get(INSTANCE_LABEL) == manifest["name"] and c.get("state") == "running"]
+    if running and (running[0].get("labels") or {}).get(RELEASE_LABEL) != found.get("release"):
+        layers.append("container")
+    if any(item["rule"] == "endpoint.attested" and item["status"] == "fail" for item in (proof or {}).get("findings") or ()):
+        layers.append("patched files")
+    before, now = state.get("driver"), (survey.get("driver") or {}).get("version")
+    if before and now and before != now:
+        layers.append("driver %s -> %s" % (before, now))
+    ours = action in ("replace", "build")
+    if not layers:
+        return "inventory (ours)" if ours else None
+    return "%s (%s)" % (", ".join(layers), "both" if ours else "the host's")
 
 
 def curl(address, instance):

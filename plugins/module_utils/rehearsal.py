@@ -8,9 +8,14 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal_models
 
 LABEL = "vllm-ascend-fleet.rehearsal"
 CONTENT_LABEL = "vllm-ascend-fleet.rehearsal-content"
+# Inside the container of the registries: plain HTTP, published on the controller's loopback.
+PUBLISH_PORT = 5001
 
 A2_BUSES = ("C1", "01", "C2", "02", "81", "41", "82", "42")
 A3_BUSES = ("9D", "9F", "99", "9B", "95", "97", "91", "93", "8D", "8F", "89", "8B", "85", "87", "81", "83")
@@ -25,40 +30,12 @@ PLATFORMS = {
     # Card ids of 310P hosts do not start at zero.
     "310p": {"product": "Atlas 300I Duo", "chip_name": "310P3", "memory": "memory", "phy": False, "first_npu": 1, "chips_per_npu": 2,
              "chips": 4, "totals": (44280, 43693), "idle": (1836, 1784), "buses": DUO_BUSES, "aicores": 8, "power": 16.0},
+    # A host without NPU: gateway, registry, monitoring.
+    "none": {},
 }
-
-GEMMA4 = {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "dtype": "bfloat16"}
-QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "torch_dtype": "bfloat16", "max_position_embeddings": 40960,
-         "vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}
-
-
-def _gemma4(layers, full_every, hidden, heads, kv_heads, window, context, **more):
-    kinds = ["full_attention" if (layer + 1) % full_every == 0 else "sliding_attention" for layer in range(layers)]
-    text = dict({"model_type": "gemma4_text", "num_hidden_layers": layers, "layer_types": kinds, "hidden_size": hidden,
-                 "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 256, "global_head_dim": 512,
-                 "sliding_window": window, "max_position_embeddings": context, "vocab_size": 262144, "dtype": "bfloat16"}, **more)
-    return dict(GEMMA4, text_config=text)
-
-
-# Shapes as the models' own config.json states them; size in bytes of the BF16 weights, as the catalogue has it.
-MODELS = {
-    "gemma-4-E2B-it": (_gemma4(35, 5, 1536, 8, 1, 512, 131072, num_kv_shared_layers=20), 10200000000, 1),
-    "gemma-4-E4B-it": (_gemma4(42, 6, 2560, 8, 2, 512, 131072, num_kv_shared_layers=18), 16000000000, 1),
-    "gemma-4-26B-A4B-it": (_gemma4(30, 6, 2816, 16, 8, 1024, 262144, num_experts=128, top_k_experts=8,
-                                   num_global_key_value_heads=2, enable_moe_block=True), 51600000000, 2),
-    "gemma-4-31B-it": (_gemma4(60, 6, 5376, 32, 16, 1024, 262144, attention_k_eq_v=True, num_global_key_value_heads=4), 62600000000, 2),
-    "gemma-3-270m-it": ({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "num_hidden_layers": 18,
-                         "hidden_size": 640, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
-                         "sliding_window": 512, "max_position_embeddings": 32768, "vocab_size": 262144,
-                         "torch_dtype": "bfloat16"}, 540000000, 1),
-    "qwen3-0.6B": (dict(QWEN3, num_hidden_layers=28, hidden_size=1024, num_attention_heads=16), 1500000000, 1),
-    "qwen3-32B": (dict(QWEN3, num_hidden_layers=64, hidden_size=5120, num_attention_heads=64), 65500000000, 17),
-}
-PLATFORM_MODELS = {
-    "a2": ("gemma-4-E2B-it", "gemma-4-E4B-it", "gemma-4-26B-A4B-it", "gemma-4-31B-it", "gemma-3-270m-it"),
-    "a3": ("gemma-4-E2B-it", "gemma-4-E4B-it", "gemma-4-26B-A4B-it", "gemma-4-31B-it", "gemma-3-270m-it"),
-    "310p": ("qwen3-0.6B", "qwen3-32B"),
-}
+# What the name of an inventory group tells about the platform of its hosts.
+GROUP_WORDS = re.compile(r"(?<![a-z])(910b|910c|a2|a3|310p?|duo)(?![0-9])")
+GROUP_PLATFORMS = {"a2": "a2", "910b": "a2", "a3": "a3", "910c": "a3", "310": "310p", "310p": "310p", "duo": "310p"}
 
 # Of a simulated host, beside what the user sets: seen in `docker inspect` and nowhere else.
 RUN_OPTIONS = (
@@ -89,10 +66,90 @@ def chips(platform, count=None):
     return found
 
 
+def label(name):
+    """An inventory name as part of a container's name, a file's name and a host name."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", str(name)).strip("-.") or "host"
+
+
+def platform_of(node):
+    """The platform of a host that an inventory describes.
+
+    ``node``: name, plain, and what the inventory says: platform (rehearsal_fleet_platform), fleet_platform, groups. A plain host has no NPU.
+    Raises RehearsalError when nothing tells, or the groups tell two.
+    """
+    platform = node.get("platform") or ("none" if node.get("plain") else node.get("fleet_platform"))
+    if platform:
+        return platform
+    told = {}
+    for group in node.get("groups") or ():
+        for word in GROUP_WORDS.findall(group.lower()):
+            told.setdefault(GROUP_PLATFORMS[word], group)
+    if len(told) == 1:
+        return list(told)[0]
+    seen = " and ".join("%s by its group %s" % (platform, told[platform]) for platform in sorted(told))
+    raise RehearsalError("node %s: its platform is %s; set rehearsal_fleet_platform (a2, a3, 310p or none) or fleet_platform for it" % (
+        node["name"], "both " + seen if told else "not told by the name of a group (one with a2, a3, 310 or duo in it)"))
+
+
+def addressed(registries, nodes, subnet):
+    """(registries, nodes), all with an address inside the subnet.
+
+    One that the inventory gives is kept when it lies inside; others are given out in order: registries from the subnet's begin, hosts from
+    the one that ends in 11.
+    """
+    try:
+        network = ipaddress.ip_network(str(subnet))
+    except ValueError as error:
+        raise RehearsalError("rehearsal_fleet_subnet %s: %s" % (subnet, error))
+    taken = set([next(network.hosts())])
+    made = [dict(entry) for entry in registries], [dict(entry) for entry in nodes]
+    for entry in made[0] + made[1]:
+        entry["address"] = _inside(entry.get("address"), network)
+        taken.add(entry["address"])
+    for entries, first in zip(made, (2, 11)):
+        free = (address for address in _from(network, first) if address not in taken)
+        for entry in entries:
+            if entry["address"] is None:
+                entry["address"] = next(free, None)
+                if entry["address"] is None:
+                    raise RehearsalError("rehearsal_fleet_subnet %s has no address left for %s; take a larger one" % (network, entry["name"]))
+                taken.add(entry["address"])
+            entry["address"] = str(entry["address"])
+    return made
+
+
+def _inside(address, network):
+    try:
+        found = ipaddress.ip_address(str(address))
+    except ValueError:
+        return None
+    return found if found in network else None
+
+
+def _from(network, first):
+    """The network's addresses, beginning with the one at that place where there are enough."""
+    first = first if network.num_addresses > 4 * first else 1
+    return (network[index] for index in list(range(first, network.num_addresses - 1)) + list(range(1, first)))
+
+
+def resolved(registries, nodes, subnet):
+    """addressed(), with the platform of every node in place of what tells it."""
+    registries, nodes = addressed(registries, nodes, subnet)
+    known = {}
+    for node in nodes:
+        node["platform"] = platform_of(node)
+        for key in ("plain", "fleet_platform", "groups"):
+            node.pop(key, None)
+        other = known.setdefault(label(node["name"]), node["name"])
+        if other != node["name"]:
+            raise RehearsalError("hosts %s and %s would both be called %s; rename one" % (other, node["name"], label(node["name"])))
+    return registries, nodes
+
+
 def describe_node(node):
     """What a simulated host is told about itself (its node.json).
 
-    ``node``: name, platform, and optionally chips, driver_version, firmware_version, models, models_directory.
+    ``node``: name, platform, and optionally chips, driver_version, firmware_version, models, models_directory, weights.
     Raises RehearsalError for an unknown platform or model.
     """
     platform = node.get("platform")
@@ -100,18 +157,17 @@ def describe_node(node):
         raise RehearsalError("node %s: rehearsal_fleet_platform is %r; it must be one of %s"
                              % (node["name"], platform, ", ".join(sorted(PLATFORMS))))
     shape = PLATFORMS[platform]
-    names = node.get("models")
-    names = PLATFORM_MODELS[platform] if names is None else names
-    unknown = [name for name in names if name not in MODELS]
+    if not shape:
+        return {"name": node["name"], "platform": platform}
+    unknown = [name for name in node.get("models") or () if name not in rehearsal_models.MODELS]
     if unknown:
         raise RehearsalError("node %s: rehearsal_fleet_models names %s; known are %s"
-                             % (node["name"], ", ".join(unknown), ", ".join(sorted(MODELS))))
+                             % (node["name"], ", ".join(unknown), ", ".join(sorted(rehearsal_models.MODELS))))
     described = {key: shape[key] for key in ("product", "chip_name", "memory", "phy", "chips_per_npu", "aicores")}
     described.update(
         name=node["name"], platform=platform, chips=chips(platform, node.get("chips")),
         driver_version=str(node.get("driver_version") or "25.5.0"), firmware_version=str(node.get("firmware_version") or "7.8.0.5.216"),
-        models_directory=node.get("models_directory") or "/models",
-        models=[{"name": name, "config": MODELS[name][0], "size_bytes": MODELS[name][1], "shards": MODELS[name][2]} for name in names])
+        weights=rehearsal_models.folders(dict(node, models_directory=node.get("models_directory") or "/models")))
     return described
 
 
@@ -149,39 +205,51 @@ def _machine_id(fleet, name):
 def node_container(node, fleet):
     """The description of a simulated host's container.
 
-    ``fleet``: name, node_image, state_directory, registries (with address), nodes.
-    Returns {name, hostname, address, image, options, hosts, volumes, files, publish}; a file has path, mode and content or src.
+    ``fleet``: name, node_image, state_directory, registries (with address).
+    Returns {name, hostname, aliases, address, image, hosts, volumes, files, publish}; a file has path, mode and content or src.
     """
-    described = describe_node(node)
+    described, name = describe_node(node), label(node["name"])
     state = fleet["state_directory"]
-    files = [{"path": path, "content": text, "mode": 0o644} for path, text in sorted(driver_files(described).items())]
+    npu = bool(described.get("chips"))
+    files = [{"path": path, "content": text, "mode": 0o644} for path, text in sorted(driver_files(described).items())] if npu else []
     files += [
         _machine_id(fleet, node["name"]),
         {"path": "/etc/rehearsal/node.json", "content": json.dumps(described, indent=1, sort_keys=True) + "\n", "mode": 0o644},
         {"path": "/etc/rehearsal/ca.crt", "src": state + "/ca.crt", "mode": 0o644},
         {"path": "/root/.ssh/authorized_keys", "src": state + "/id_ed25519.pub", "mode": 0o600},
-        {"path": "/etc/ssh/ssh_host_ed25519_key", "src": "%s/host_keys/%s" % (state, node["name"]), "mode": 0o600},
-        {"path": "/etc/ssh/ssh_host_ed25519_key.pub", "src": "%s/host_keys/%s.pub" % (state, node["name"]), "mode": 0o644},
+        {"path": "/etc/ssh/ssh_host_ed25519_key", "src": "%s/host_keys/%s" % (state, name), "mode": 0o600},
+        {"path": "/etc/ssh/ssh_host_ed25519_key.pub", "src": "%s/host_keys/%s.pub" % (state, name), "mode": 0o644},
     ]
+    if not npu:
+        files.append({"path": "/etc/rehearsal/no-engine", "content": "", "mode": 0o644})
     for registry in fleet["registries"]:
-        name = registry["name"] if registry["port"] == 443 else "%s:%d" % (registry["name"], registry["port"])
-        files.append({"path": "/etc/docker/certs.d/%s/ca.crt" % name, "src": state + "/ca.crt", "mode": 0o644})
-    hosts = {registry["name"]: registry["address"] for registry in fleet["registries"]}
-    hosts.update({other["name"]: other["address"] for other in fleet["nodes"] if other["name"] != node["name"]})
-    return {"name": "%s-%s" % (fleet["name"], node["name"]), "hostname": node["name"], "address": node["address"],
-            "image": fleet["node_image"], "hosts": hosts, "files": files, "publish": [],
-            "volumes": {"/var/lib/docker": "%s-%s-docker" % (fleet["name"], node["name"])}, "keep_volumes": False}
+        files.append({"path": "/etc/docker/certs.d/%s/ca.crt" % registry_reference(registry), "src": state + "/ca.crt", "mode": 0o644})
+    return {"name": "%s-%s" % (fleet["name"], name), "hostname": name[:63], "aliases": sorted(set([name, node["name"]])),
+            "address": node["address"], "image": fleet["node_image"], "files": files, "publish": [],
+            "hosts": {registry["name"]: registry["address"] for registry in fleet["registries"]},
+            "volumes": {"/var/lib/docker": "%s-%s-docker" % (fleet["name"], name)} if npu else {}, "keep_volumes": False}
+
+
+def registry_reference(registry):
+    """How image references begin that name it."""
+    return registry["name"] if registry["port"] == 443 else "%s:%d" % (registry["name"], registry["port"])
+
+
+def only_registry(registries, kind):
+    """The one of its kind."""
+    found = [registry for registry in registries if registry["kind"] == kind]
+    if len(found) != 1:
+        raise RehearsalError("rehearsal_fleet_registries has %d entries of kind %s; exactly one is wanted" % (len(found), kind))
+    return found[0]
 
 
 def registry_container(fleet):
     """The description of the one container that plays all registries; images survive its re-creation in a volume."""
     state = fleet["state_directory"]
-    upstream = [registry for registry in fleet["registries"] if registry["kind"] == "upstream"]
-    if len(upstream) != 1:
-        raise RehearsalError("rehearsal_fleet_registries has %d entries of kind upstream; exactly one is wanted" % len(upstream))
+    upstream, own = only_registry(fleet["registries"], "upstream"), only_registry(fleet["registries"], "fleet")
     played = [dict(registry, store=registry["name"], prefix=registry.get("prefix") or "") for registry in fleet["registries"]]
     # Where the controller pushes: plain HTTP on its own loopback, which every engine accepts without any trust being set up.
-    played.append({"name": "publish", "kind": "publish", "address": "0.0.0.0", "port": 5001, "store": upstream[0]["name"], "prefix": ""})
+    played.append({"name": "publish", "kind": "publish", "address": "0.0.0.0", "port": PUBLISH_PORT, "store": upstream["name"], "prefix": ""})
     files = [
         _machine_id(fleet, "registry"),
         {"path": "/etc/rehearsal/node.json", "mode": 0o644,
@@ -190,9 +258,10 @@ def registry_container(fleet):
         {"path": "/etc/rehearsal/registry.key", "src": state + "/registry.key", "mode": 0o600},
         {"path": "/etc/rehearsal/fleet_registry_password", "src": state + "/fleet_registry_password", "mode": 0o600},
     ]
-    return {"name": fleet["name"] + "-registry", "hostname": "registry", "address": fleet["registry_address"],
+    return {"name": fleet["name"] + "-registry", "hostname": "registry", "aliases": ["registry"], "address": own["address"],
             "image": fleet["registry_image"], "hosts": {}, "files": files,
-            "publish": ["127.0.0.1:%d:5001" % fleet["publish_port"]],
+            # Any free port of the loopback: whoever pushes asks which.
+            "publish": ["127.0.0.1::%d" % PUBLISH_PORT],
             "volumes": {"/srv/registry": fleet["name"] + "-registry-data"}, "keep_volumes": True}
 
 
@@ -202,12 +271,8 @@ def containers(fleet):
     taken = {str(next(network.hosts())): "the network's gateway"}
     named = [("registry %s" % registry["name"], registry["address"]) for registry in fleet["registries"]]
     for who, address in named + [("node %s" % node["name"], node.get("address")) for node in fleet["nodes"]]:
-        try:
-            inside = ipaddress.ip_address(str(address)) in network
-        except ValueError:
-            raise RehearsalError("%s: %r is no IP address; every node needs an ansible_host inside %s" % (who, address, network))
-        if not inside:
-            raise RehearsalError("%s: address %s is outside rehearsal_fleet_subnet %s" % (who, address, network))
+        if _inside(address, network) is None:
+            raise RehearsalError("%s: its address %s is outside rehearsal_fleet_subnet %s" % (who, address, network))
         if address in taken:
             raise RehearsalError("%s and %s share the address %s" % (taken[address], who, address))
         taken[address] = who
@@ -221,6 +286,8 @@ def run_arguments(container, network, fleet_name, content):
     words += RUN_OPTIONS
     for name, address in sorted(container["hosts"].items()):
         words += ["--add-host", "%s:%s" % (name, address)]
+    for alias in container["aliases"]:
+        words += ["--network-alias", alias]
     for target, volume in sorted(container["volumes"].items()):
         words += ["--volume", "%s:%s" % (volume, target)]
     for published in container["publish"]:
@@ -233,7 +300,7 @@ def content_hash(container, image_id, file_hashes):
 
     ``file_hashes``: {path: sha256 of what goes there}. Returns 64 hex digits.
     """
-    told = {key: container[key] for key in ("name", "hostname", "address", "hosts", "publish", "volumes")}
+    told = {key: container[key] for key in ("name", "hostname", "aliases", "address", "hosts", "publish", "volumes")}
     told.update(image=image_id, options=RUN_OPTIONS, files=file_hashes, modes={file["path"]: file["mode"] for file in container["files"]})
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
 

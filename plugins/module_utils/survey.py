@@ -8,6 +8,7 @@ are unknown: None and an entry, never the more pleasant of the two.
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -435,11 +436,21 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
         "driver": driver, "firmware": firmware, "install_info": install, "cann": cann, "devices": devices, "device_nodes": raw["device_nodes"],
         "engine": engine, "images": images, "containers": containers, "device_plugins": raw["device_plugins"],
         "instances": join_instances(raw["instances"], raw["units"], unit_prefix), "ports": join_ports(raw["ports"], containers, unit_prefix),
-        "paths": raw["paths"], "weights": raw["weights"], "errors": errors,
+        "paths": raw["paths"], "weights": raw["weights"], "errors": errors, "state": raw.get("state") or {},
+        "lease": raw.get("lease") or {},
     }
     if raw.get("deep") is not None:
         survey["deep"] = deep
     return survey
+
+
+def release_id(unit, environment, named):
+    """The id of a release: a hash over unit and environment, in which the release's own name counts as nothing.
+
+    :param str named: the id that the texts name, or None when they name none yet.
+    """
+    text = unit.replace(named, "-" * 12) if named else unit
+    return hashlib.sha256(json.dumps([text, environment]).encode("utf-8")).hexdigest()[:12]
 
 
 def read_manifest(text):

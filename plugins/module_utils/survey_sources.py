@@ -166,6 +166,8 @@ def read(parameters):
     raw["weights"] = reader.with_deadline("weights", {}, TOOL_DEADLINE_S, lambda: dict((path, _weights(path)) for path in parameters["weights"]))
     raw["device_plugins"] = sorted(found for pattern in DEVICE_PLUGINS for found in glob.glob(pattern))
     raw["instances"] = reader.guard("instances", {}, _instances, parameters, reader)
+    for key, name in (("state", "host.json"), ("lease", "rollout.json")):
+        raw[key] = survey.read_manifest(read_text(os.path.join(parameters["state_directory"], name))[0] or "{}") or {}
     raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
     raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
     probe.join(parameters["timeout_s"] + 5)
@@ -515,6 +517,7 @@ def _instances(parameters, reader):
             reader.errors.append({"source": "instances", "error": error or "%s/current/manifest.json is not a JSON object" % directory})
         found[name] = {"release": links["current"], "previous": links["previous"], "manifest": manifest,
                        "sha256": _hashes(os.path.join(directory, "current")) if links["current"] else {},
+                       "whole": _whole(directory, links["current"], "%s%s.service" % (parameters["unit_prefix"], name)) if links["current"] else None,
                        "secret": _secret(os.path.join(SECRET_DIRECTORY, name + ".secret"), parameters.get("nonce"))}
         if parameters.get("texts"):
             found[name]["files"] = {
@@ -533,6 +536,12 @@ def _hashes(directory):
     except OSError:
         return {}   # compared with what is wanted, nothing is as wrong as it is
     return found
+
+
+def _whole(directory, release, unit):
+    """Whether a release's files are those that its id stands for; None when they cannot be read."""
+    texts = [read_text(os.path.join(directory, "current", name))[0] for name in (unit, "environment")]
+    return None if None in texts else survey.release_id(texts[0], texts[1], release) == release
 
 
 def _secret(path, nonce):

@@ -72,12 +72,10 @@ options:
     description: With O(state=present), do only what changes nothing that runs, which is writing releases and asking the engine's parser.
     type: bool
     default: false
-  fence:
-    description: The lease of a rollout, C(epoch) and C(owner). A host that has seen a later one refuses.
-    type: dict
-  id:
-    description: Name of the change on its host. With a lease, a change of this name that has succeeded is not done twice.
-    type: str
+  rollout:
+    description: The change is a step of the rollout of this run, which M(vllm_ascend.fleet.rollout) has begun. It is journalled, and not done twice.
+    type: bool
+    default: false
   patience_s:
     description: How long a lost connection is opened again, in seconds.
     type: int

@@ -21,8 +21,10 @@ options:
       - V(judge) makes the plan with what M(vllm_ascend.fleet.survey) found, and judges every host.
       - V(complete) makes the plan again after images were built, and writes their digests into the lock file.
       - V(show) prints the plan, where each value comes from, and what differs from what runs now.
+      - V(compare) finds out what differs from what runs now, and only warns when there can be no plan.
+      - V(back) makes the plan of the way back, from what runs to what ran before it.
     type: str
-    choices: [intent, judge, complete, show]
+    choices: [intent, judge, complete, show, back, compare]
     required: true
   model:
     description: The run is about this model. Empty means all.
@@ -48,6 +50,20 @@ options:
     description: Ask the hosts for their slow sources too. For O(stage=intent).
     type: bool
     default: false
+  overrides:
+    description:
+      - With O(stage=intent), keys of an instance that this run lays over what the inventory says, such as C(image) or C(patch_set). A patch set only takes
+        the place of one.
+    type: dict
+    default: {}
+  rollout:
+    description: With O(stage=back), only what this rollout has changed. V(latest) is the latest on record.
+    type: str
+    default: ""
+  batch:
+    description: With O(rollout), only this batch of it, counted from 1. 0 means all.
+    type: int
+    default: 0
   conclude:
     description: With O(stage=judge), say how the run ended when no host has any work, as M(vllm_ascend.fleet.record) would.
     type: bool
@@ -91,10 +107,14 @@ present:
   returned: O(stage=judge) and O(stage=complete)
   type: dict
 work:
-  description: Hosts that are ready and not yet what the plan says, because something differs or does not answer.
-  returned: O(stage=judge)
+  description: Hosts that are ready and not yet what the plan says, because something differs or does not answer; those that go back.
+  returned: O(stage=judge) and O(stage=back)
   type: list
   elements: str
+instances:
+  description: For each host the instances that go back.
+  returned: O(stage=back)
+  type: dict
 ready:
   description: Hosts that passed every rule.
   returned: O(stage=judge)

@@ -13,7 +13,9 @@ author: The vllm_ascend.fleet authors (@vllm-ascend)
 description:
   - Brings up one container for each node, with systemd, sshd and a container engine inside, and one that plays all registries, on a
     network of their own. Returns when every one has finished its start.
+  - Keys, certificates and passwords are made when they are missing.
   - A container whose description, image or files changed is made anew, with an empty engine; the registries keep their images.
+  - Raises the kernel's limit of inotify instances until the next boot when so many hosts would not find enough.
   - Containers of the same fleet that are no longer described are removed.
 attributes:
   diff_mode:
@@ -35,8 +37,10 @@ options:
     default: 172.31.240.0/24
   nodes:
     description:
-      - "The simulated hosts: C(name), C(address), C(platform) (V(a2), V(a3) or V(310p)), and optionally C(chips), C(driver_version),
-        C(firmware_version), C(models) and C(models_directory)."
+      - "The simulated hosts: C(name), C(address), C(platform) (V(a2), V(a3), V(310p), or V(none) for a host without NPU), and optionally
+        C(chips), C(driver_version), C(firmware_version), C(models), C(models_directory) and C(weights), a list of C(path), C(size_gb),
+        C(context) and C(quantized)."
+      - M(vllm_ascend.fleet.rehearsal_inventory) reads them out of an inventory.
     type: list
     elements: dict
     default: []
@@ -47,10 +51,6 @@ options:
     type: list
     elements: dict
     default: []
-  publish_port:
-    description: Port on the loopback address of this machine through which images are pushed into the upstream registry.
-    type: int
-    default: 5005
   node_image:
     description: Image of the simulated hosts.
     type: str
@@ -60,7 +60,7 @@ options:
     type: str
     default: vllm-ascend-fleet/rehearsal-registry:latest
   state_directory:
-    description: Folder with the keys and certificates of the fleet.
+    description: Folder of the keys, certificates and passwords of the fleet.
     type: path
     required: true
   timeout_s:
@@ -71,6 +71,8 @@ options:
     description: Command of the container engine.
     type: str
     default: docker
+seealso:
+  - module: vllm_ascend.fleet.rehearsal_inventory
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes
 """
@@ -103,6 +105,15 @@ nodes:
   returned: when O(state=present)
   type: dict
   sample: {rehearsal-a2-1: {state: running, failed_units: []}}
+publish:
+  description: Where on this machine's loopback images are pushed into the upstream registry; empty while it does not run.
+  returned: when O(state=present)
+  type: str
+  sample: 127.0.0.1:49153
+alone:
+  description: Whether no container of another rehearsal fleet is left on this machine.
+  returned: when O(state=absent)
+  type: bool
 """
 
 import concurrent.futures
@@ -115,7 +126,12 @@ import tarfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal, rehearsal_state
+
+
+# Every systemd, message bus and container engine watches files; machines allow root 128 watchers, which some fifteen hosts use up.
+WATCHERS = "/proc/sys/fs/inotify/max_user_instances"
+WATCHERS_OF_A_HOST = 16
 
 
 class EngineError(Exception):
@@ -190,6 +206,11 @@ class Fleet:
         self.actions.append(what)
         return not self.dry
 
+    def ours_and_others(self):
+        """The fleet of each container of any rehearsal fleet on this machine."""
+        form = '{{.Label "%s"}}' % rehearsal.LABEL
+        return self.engine.call("container", "ls", "--all", "--filter", "label=%s" % rehearsal.LABEL, "--format", form).split()
+
     def ours(self, kind, form):
         words = [kind, "ls", "--filter", "label=%s=%s" % (rehearsal.LABEL, self.name), "--format", form]
         return self.engine.call(*(words + (["--all"] if kind == "container" else []))).split()
@@ -197,13 +218,21 @@ class Fleet:
     # --- present
 
     def described(self):
-        fleet = {key: self.options[key] for key in ("name", "subnet", "nodes", "registries", "publish_port", "node_image",
-                                                    "registry_image", "state_directory")}
-        own = [registry for registry in fleet["registries"] if registry["kind"] == "fleet"]
-        if len(own) != 1:
-            raise rehearsal.RehearsalError("rehearsal_fleet_registries has %d entries of kind fleet; exactly one is wanted" % len(own))
-        fleet["registry_address"] = own[0]["address"]
-        return rehearsal.containers(fleet)
+        keys = ("name", "subnet", "nodes", "registries", "node_image", "registry_image", "state_directory")
+        return rehearsal.containers({key: self.options[key] for key in keys})
+
+    def ensure_state(self):
+        nodes = [(rehearsal.label(node["name"]), sorted(set([node["address"], node["name"]]))) for node in self.options["nodes"]]
+        names = [registry["name"] for registry in self.options["registries"]]
+        self.actions += rehearsal_state.ensure(self.options["state_directory"], nodes, names, self.dry)
+
+    def ensure_watchers(self, hosts):
+        with open(WATCHERS, encoding="ascii") as handle:
+            allowed = int(handle.read())
+        wanted = (len(self.ours_and_others()) + hosts) * WATCHERS_OF_A_HOST + 128
+        if allowed < wanted and self.act("raise fs.inotify.max_user_instances from %d to %d until the next boot" % (allowed, 4 * wanted)):
+            with open(WATCHERS, "w", encoding="ascii") as handle:
+                handle.write(str(4 * wanted))
 
     def ensure_network(self):
         found = self.engine.inspect("network", self.name)
@@ -275,14 +304,20 @@ class Fleet:
 
     def present(self):
         containers = self.described()
+        self.ensure_state()
+        self.ensure_watchers(len(containers))
         self.ensure_network()
         wanted = [container["name"] for container in containers]
         self.remove(sorted(set(self.ours("container", "{{.Names}}")) - set(wanted)))
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             fresh = list(pool.map(self.ensure_container, containers))
-            if self.dry:
-                return {}
-            return dict(zip(wanted, pool.map(self.wait, wanted, fresh)))
+            nodes = {} if self.dry else dict(zip(wanted, pool.map(self.wait, wanted, fresh)))
+        return {"nodes": nodes, "publish": self.publishes(containers[0]["name"])}
+
+    def publishes(self, registry):
+        """Where the registry's door for pushing is on this machine; docker chooses the port at each start."""
+        shown = self.engine.call("port", registry, "%d/tcp" % rehearsal.PUBLISH_PORT, check=False) or ""
+        return shown.split("\n")[0].strip()
 
     # --- absent
 
@@ -292,10 +327,11 @@ class Fleet:
             for name in self.ours(kind, form):
                 if self.act("remove %s %s" % (kind, name)):
                     self.engine.call(kind, "rm", name)
-        if self.engine.call("container", "ls", "--all", "--quiet", "--filter", "label=%s" % rehearsal.LABEL) and not self.dry:
-            return  # another fleet runs on the same images
-        listed = self.engine.call("image", "ls", "--filter", "label=%s=image" % rehearsal.LABEL, "--format", "{{.ID}}").split()
-        self.remove_images(sorted(set(listed)))
+        alone = not set(self.ours_and_others()) - set([self.name])
+        if alone:  # otherwise another fleet runs on the same images
+            images = self.engine.call("image", "ls", "--filter", "label=%s=image" % rehearsal.LABEL, "--format", "{{.ID}}").split()
+            self.remove_images(sorted(set(images)))
+        return {"alone": alone}
 
     def remove_images(self, images):
         """Children have to go before their parents, and an unnamed parent goes with its last child: so in rounds."""
@@ -317,7 +353,6 @@ def main():
             subnet=dict(type="str", default="172.31.240.0/24"),
             nodes=dict(type="list", elements="dict", default=[]),
             registries=dict(type="list", elements="dict", default=[]),
-            publish_port=dict(type="int", default=5005),
             node_image=dict(type="str", default="vllm-ascend-fleet/rehearsal-node:latest"),
             registry_image=dict(type="str", default="vllm-ascend-fleet/rehearsal-registry:latest"),
             state_directory=dict(type="path", required=True),
@@ -327,12 +362,8 @@ def main():
         supports_check_mode=True,
     )
     fleet = Fleet(module)
-    result = {}
     try:
-        if module.params["state"] == "present":
-            result["nodes"] = fleet.present()
-        else:
-            fleet.absent()
+        result = fleet.present() if module.params["state"] == "present" else fleet.absent()
     except (rehearsal.RehearsalError, EngineError, OSError) as error:
         module.fail_json(msg=str(error), actions=fleet.actions)
     module.exit_json(changed=bool(fleet.actions), actions=fleet.actions, **result)

@@ -12,13 +12,18 @@ version_added: 0.1.0
 author:
   - The vllm_ascend.fleet authors (@vllm-ascend)
 description:
-  - Prints one line per instance from what M(vllm_ascend.fleet.survey) with O(vllm_ascend.fleet.survey#module:prove) found before it in this run.
+  - Prints one line per instance, with what is not as it was deployed (its files, the container, the patched files inside, the driver below) and whose
+    doing that is, and what is known of rollouts, from what M(vllm_ascend.fleet.survey) with O(vllm_ascend.fleet.survey#module:prove) found before it in this run.
     Runs on the controller.
 options:
   model:
     description: Only instances of this model, or of this name. Empty means all.
     type: str
     default: ""
+  report_directory:
+    description: Where journals of rollouts are kept on the controller.
+    type: path
+    default: reports
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes.info
 """
@@ -40,4 +45,9 @@ instances:
   returned: success
   type: list
   elements: dict
+rollout:
+  description: What is known of a rollout that is under way, and of the latest one.
+  returned: success
+  type: list
+  elements: str
 """

@@ -75,7 +75,7 @@ known:
   returned: success
   type: list
   elements: str
-unreachable:
+unreachable_hosts:
   description: For each host that gave no survey why, and the remedy.
   returned: success
   type: dict

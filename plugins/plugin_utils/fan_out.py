@@ -101,7 +101,11 @@ def chosen(values, kind, name):
 def timed(call, *args):
     """An answer with the middle of its round trip, which is nearest to when the host read its clock."""
     started = time.time()
-    answer = call(*args)
+    try:
+        answer = call(*args)
+    except Exception as error:  # pylint: disable=broad-except
+        # A connection plugin that breaks on one host must not take the thread that others wait for.
+        answer = {"failed": True, "msg": "%s: %s" % (type(error).__name__, error)}
     return dict(answer, asked_epoch_s=(started + time.time()) / 2)
 
 
@@ -135,6 +139,8 @@ def ask(action, requests, entry, hostvars, deadline_s):
             running[name] = time.monotonic()
             ended.put((name, timed(hosts[name].ask, program.text(entry, requests[name]))))
 
+    # Parsing is not safe in several threads at once, see github.com/python/cpython/issues/106905; what it gives is kept.
+    program.text(entry, {})
     width = min(WIDTH, waiting.qsize())
     left = waiting.qsize()
     for _number in range(width):

@@ -5,9 +5,33 @@
 
 from __future__ import annotations
 
+from ansible.errors import AnsibleError
 from ansible.inventory.helpers import sort_groups
 from ansible.inventory.host import Host
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import intent
+
+
+def templated(hostvars, hosts, templar, pick=lambda value: value):
+    """{host: its levels}, with the variables that hold at every level templated for their host.
+
+    :param pick: takes such a variable as written and returns what of it is wanted.
+    :raises AnsibleError: naming the host, the variable and the level that has no value.
+    """
+    levels, result = Levels(hostvars), {}
+    for host in hosts:
+        result[host], own = [], None
+        for level, values in levels.of(host):
+            layered = {name: pick(values[name]) for name in intent.LAYERED if name in values}
+            if layered:
+                try:
+                    own = own or templar.copy_with_new_env(available_variables=hostvars.raw_get(host))
+                    layered = own.template(layered)
+                except AnsibleError as error:
+                    raise AnsibleError(f"{host}: {', '.join(layered)} in {level} has no value: {' '.join(str(error).split())}") from error
+            result[host].append((level, dict(values, **layered)))
+    return result
 
 
 class Levels:

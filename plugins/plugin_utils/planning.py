@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import hmac
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, intent, plan, plan_text, recovery
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, gateway, intent, lease, plan, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
 
@@ -20,15 +21,16 @@ class PlanningError(Exception):
 class Planning:
     """One run's inputs, read once."""
 
-    def __init__(self, variables, model=None, suite=None, levels=None):
+    def __init__(self, variables, model=None, suite=None, levels=None, overrides=None):
         """Read what the hosts ask for.
 
         :param dict variables: {host: its fleet_* variables}.
+        :param dict overrides: keys of an instance that this run lays over all others; "patch_set" only where there is one.
         :param dict levels: {host: levels as intent.read takes them}.
         :raises PlanningError: naming every problem found.
         """
         problems = []
-        self.settings = {}
+        self.settings, self.overrides = {}, overrides or {}
         for host, given in variables.items():
             self.settings[host], found = intent.read(host, given, (levels or {}).get(host, ()))
             problems.extend(found)
@@ -37,6 +39,7 @@ class Planning:
         self.report_directory = self._common("fleet_report_directory", problems)
         self.max_unready = self._common("fleet_max_unready_hosts", problems)
         directories = self._common("fleet_catalogue_directories", problems)
+        self.rollout = self._rollout(problems)
         try:
             self.catalogue = catalogue_files.load(directories or ())
             self.lock = lock_file.load(self.lock_path)
@@ -56,6 +59,23 @@ class Planning:
         if problems:
             raise PlanningError(problems)
 
+    def _rollout(self, problems):
+        """How the fleet is rolled over: the settings that plugin_utils.rolling takes."""
+        rules, found = rollout.policy(self._common("fleet_rollout", problems))
+        chosen, more = gateway.settings(self._common("fleet_gateway", problems))
+        problems.extend(found + more + gateway.client_problems(self._common("fleet_gateway_clients", problems)))
+        unknown = [host for host in rules["anchors"] if host not in self.settings]
+        if unknown:
+            problems.append("fleet_rollout: anchors names %s, which is no host of this run%s" % (
+                ", ".join(map(str, unknown)), did_you_mean(unknown[0], self.settings)))
+        return {
+            "policy": rules, "racks": {host: settings["fleet_rack"] for host, settings in self.settings.items()},
+            "anchors": lease.anchors(self.settings, [host for host in rules["anchors"] if host in self.settings]),
+            "state_directories": {host: settings["fleet_state_directory"] for host, settings in self.settings.items()},
+            "report_directory": self.report_directory, "ledger_key": self._common("fleet_ledger_key", problems),
+            "gateway": chosen, "gateway_group": self._common("fleet_gateway_group", problems),
+            "hooks": {name: self._common("fleet_%s_hook" % name, problems) for name in ("drain", "admit")}}
+
     def _common(self, name, problems):
         """A setting that must be the same for all hosts of a run."""
         values = []
@@ -63,7 +83,8 @@ class Planning:
             if settings[name] not in values:
                 values.append(settings[name])
         if len(values) > 1:
-            problems.append(f"{name} differs between hosts ({', '.join(map(str, values[:3]))}); set it once for the whole group")
+            shown = "" if name in intent.SECRET_VARIABLES else f" ({', '.join(map(str, values[:3]))})"
+            problems.append(f"{name} differs between hosts{shown}; set it once for the whole group")
         return values[0] if values else intent.VARIABLES[name][1]
 
     def _patch_sets(self):
@@ -83,7 +104,7 @@ class Planning:
     def build(self, surveys=None):
         """:returns: the plan. :raises PlanningError: naming every problem found."""
         made, problems = plan.build(
-            self.fleet, self.settings, self.catalogue, self.patch_sets, self.lock, surveys, self.selection, release_files.render)
+            self.fleet, self.settings, self.catalogue, self.patch_sets, self.lock, surveys, self.selection, release_files.render, self.overrides)
         if problems:
             raise PlanningError(list(dict.fromkeys(problems)))
         return made

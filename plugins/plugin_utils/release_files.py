@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import os
 import re
@@ -13,6 +13,7 @@ import re
 import jinja2
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release as domain
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.survey import release_id
 
 TEMPLATE = "vllm-ascend.service.j2"
 TEMPLATE_DIRECTORY = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "change", "templates")
@@ -84,21 +85,26 @@ def render(instance, engine, engine_path, state_directory=domain.STATE_DIRECTORY
     environment = domain.environment_text(instance["environment"])
     unit = _unit(instance, engine, engine_path, state_directory, template_dir or TEMPLATE_DIRECTORY)
     # The unit names its own release, so the id is taken over the text with the name left out.
-    digest = hashlib.sha256(json.dumps([unit(release="-" * 12), environment]).encode("utf-8")).hexdigest()[:12]
+    digest = release_id(unit(release="-" * 12), environment, None)
     manifest = dict((key, instance.get(key)) for key in MANIFEST)
     manifest.update(schema=1, release=digest, engine=engine)
     return {"id": digest, "files": {instance["unit"]: unit(release=digest), "environment": environment,
                                     "manifest.json": json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"}}
 
 
-def _unit(instance, engine, engine_path, state_directory, template_dir):
+@functools.lru_cache(maxsize=None)
+def _template(directory):
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_dir), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(directory), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False)
     environment.filters.update(
         argument=systemd_quote, value=systemd_value, description=_description,
         command=lambda words: " ".join(systemd_quote(word) for word in words))
-    template = environment.get_template(TEMPLATE)
+    return environment.get_template(TEMPLATE)
+
+
+def _unit(instance, engine, engine_path, state_directory, template_dir):
+    template = _template(template_dir)
     values = dict(
         (key, instance[key]) for key in (
             "name", "container", "served_model_name", "port", "shm_size", "mounts", "image_reference", "arguments", "stop_timeout_s"))

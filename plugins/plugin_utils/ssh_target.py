@@ -36,6 +36,11 @@ def variables(hostvars, host):
     return found
 
 
+def names():
+    """Every variable by which a host's connection, interpreter and privilege escalation can usually be set."""
+    return set(GENERAL + tuple(plugin_variables("connection", "ssh") + plugin_variables("become", "sudo")))
+
+
 @functools.lru_cache(maxsize=None)
 def plugin_variables(kind, name):
     """Names of the variables that a plugin takes its options from; [] of one that does not exist."""

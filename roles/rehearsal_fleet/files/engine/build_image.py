@@ -157,7 +157,7 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--cache", default="~/.cache/vllm_ascend_fleet")
-    parser.add_argument("--base", default="vllm-ascend-fleet/rehearsal-base:bookworm")
+    parser.add_argument("--base", default="vllm-ascend-fleet/rehearsal-base:bookworm-slim")
     parser.add_argument("--name", default="vllm-ascend-fleet/rehearsal-engine")
     parser.add_argument("--docker", default="docker")
     parser.add_argument("--check", action="store_true", help="say what would be built")

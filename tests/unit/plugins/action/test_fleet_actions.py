@@ -33,6 +33,7 @@ def act(monkeypatch):
         shown = []
         made._display = types.SimpleNamespace(display=lambda text, color=None: shown.append(text))
         made._execute_module = execute
+        made._templar = None
         made.validate_argument_spec = lambda spec: (None, {key: args.get(key, rule.get("default")) for key, rule in spec.items()})
         hosts = HostVars(hosts or {})
         variables = {"hostvars": hosts, "ansible_play_hosts_all": list(hosts), "inventory_hostname": next(iter(hosts), None)}

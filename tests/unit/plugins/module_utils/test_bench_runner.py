@@ -77,7 +77,7 @@ class Job:
                 "file=%s/r.json; echo ran %d >>%s/calls; " % (place, number, self.path) + shell]
         made = {"key": "i|w|%d" % number, "chain": "i|w", "title": "i w run %d of 2" % number, "tool": "serve", "argv": argv,
                 "kill": ["docker", "exec", "c", "/bin/sh", "-c", 'kill -TERM "$(cat "$1/pid")"', "sh", place], "container": "c", "unit": None,
-                "metrics_url": "http://127.0.0.1:%d/metrics" % self.server.server_address[1], "timeout_s": 30,
+                "port": self.server.server_address[1], "timeout_s": 30,
                 "wanted": {"num_prompts": 1, "output_len": 8}, "secret": True, "instance": "i", "tokenizer_file": str(self.path / "tokenizer.json")}
         return dict(made, **changes)
 
@@ -207,7 +207,7 @@ def test_a_stop_ends_the_tool_and_keeps_what_was_finished(job):
 
 
 def offline(job, number=1, shell=None):
-    step = job.step(number, shell, tool="throughput", unit="vllm-ascend-i.service", metrics_url=None, container="fleet-offline-i")
+    step = job.step(number, shell, tool="throughput", unit="vllm-ascend-i.service", port=None, container="fleet-offline-i")
     return dict(step, key="i|offline|%d" % number, chain="i|offline")
 
 
@@ -242,7 +242,7 @@ def test_an_instance_that_does_not_stop_ends_the_job_with_a_reason(job):
 
 
 def test_a_server_without_a_page_is_no_reason_to_fail(job):
-    code, (left,), _log = job.run([job.step(1, metrics_url="http://127.0.0.1:1/metrics")])
+    code, (left,), _log = job.run([job.step(1, port=1)])
     assert code == 0 and left["problems"] == [] and left["server"]["other_requests"] is None
 
 

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal, rehearsal_models
 
 REGISTRIES = [
     {"name": "registry.rehearsal", "kind": "fleet", "address": "172.31.240.2", "port": 5000},
@@ -20,8 +20,7 @@ REGISTRIES = [
 
 def fleet(*nodes, **more):
     return dict({"name": "rehearsal", "subnet": "172.31.240.0/24", "state_directory": "/state", "node_image": "node",
-                 "registry_image": "registry", "publish_port": 5005, "registry_address": "172.31.240.2", "registries": REGISTRIES,
-                 "nodes": list(nodes)}, **more)
+                 "registry_image": "registry", "registries": REGISTRIES, "nodes": list(nodes)}, **more)
 
 
 def node(name="a2-1", address="172.31.240.11", platform="a2", **more):
@@ -53,9 +52,9 @@ def test_a_number_of_chips_that_no_host_has_is_refused(count):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"platform": "a5"}, "node a2-1: rehearsal_fleet_platform is 'a5'; it must be one of 310p, a2, a3"),
+    ({"platform": "a5"}, "node a2-1: rehearsal_fleet_platform is 'a5'; it must be one of 310p, a2, a3, none"),
     ({"platform": None}, "rehearsal_fleet_platform is None"),
-    ({"models": ["gemma-5"]}, "rehearsal_fleet_models names gemma-5; known are gemma-3-270m-it"),
+    ({"models": ["gemma-5"]}, "rehearsal_fleet_models names gemma-5; known are DeepSeek-R1-W8A8"),
 ])
 def test_unknown_words_are_named(wrong, words):
     with pytest.raises(rehearsal.RehearsalError, match=words):
@@ -75,12 +74,79 @@ def test_only_hosts_with_roce_ports_have_hccn_conf():
     assert "/etc/hccn.conf" not in contents(rehearsal.containers(fleet(node(platform="310p")))[1])
 
 
-def test_nodes_know_registries_and_each_other_and_trust_them():
-    container = rehearsal.containers(fleet(node(), node("a3-1", "172.31.240.12", "a3")))[1]
-    assert container["hosts"] == {"registry.rehearsal": "172.31.240.2", "quay.io": "172.31.240.3", "mirror.example": "172.31.240.4",
-                                  "a3-1": "172.31.240.12"}
+def test_nodes_know_registries_and_trust_them_and_answer_to_their_name():
+    container = rehearsal.containers(fleet(node("a2-01.example.net"), node("a3-1", "172.31.240.12", "a3")))[1]
+    assert container["hosts"] == {"registry.rehearsal": "172.31.240.2", "quay.io": "172.31.240.3", "mirror.example": "172.31.240.4"}
     assert "/etc/docker/certs.d/quay.io/ca.crt" in contents(container)
     assert "/etc/docker/certs.d/registry.rehearsal:5000/ca.crt" in contents(container)
+    assert (container["name"], container["aliases"]) == ("rehearsal-a2-01.example.net", ["a2-01.example.net"])
+    assert "--network-alias" in rehearsal.run_arguments(container, "net", "rehearsal", "c0ffee")
+
+
+def test_a_name_that_no_container_may_have_is_made_one():
+    container = rehearsal.containers(fleet(node("rack_1/a2:7")))[1]
+    assert container["name"] == "rehearsal-rack-1-a2-7" and container["aliases"] == ["rack-1-a2-7", "rack_1/a2:7"]
+    with pytest.raises(rehearsal.RehearsalError, match="hosts a_1 and a-1 would both be called a-1; rename one"):
+        rehearsal.resolved([], [node("a_1"), node("a-1")], "172.31.240.0/24")
+
+
+def test_a_plain_host_has_neither_chips_nor_an_engine():
+    container = rehearsal.containers(fleet(node("gw-1", platform="none")))[1]
+    files = contents(container)
+    assert json.loads(files["/etc/rehearsal/node.json"]) == {"name": "gw-1", "platform": "none"}
+    assert "/etc/rehearsal/no-engine" in files and "/usr/local/Ascend/driver/version.info" not in files
+    assert container["volumes"] == {}
+
+
+@pytest.mark.parametrize("told, platform", [
+    ({"platform": "a3", "fleet_platform": "a2", "groups": ["atlas_310"]}, "a3"),
+    ({"fleet_platform": "a2", "groups": ["atlas_800_a3"]}, "a2"),
+    ({"groups": ["npu_nodes", "atlas_800_a2", "data2"]}, "a2"),
+    ({"groups": ["Atlas800A3"]}, "a3"),
+    ({"groups": ["racks", "910c"]}, "a3"),
+    ({"groups": ["atlas_300i_duo"]}, "310p"),
+    ({"groups": ["ascend310p3", "duo-cards"]}, "310p"),
+    ({"plain": True, "groups": ["gateways_a2"]}, "none"),
+    ({"plain": True, "platform": "a2"}, "a2"),
+])
+def test_a_platform_is_told_by_variables_and_then_by_groups(told, platform):
+    assert rehearsal.platform_of(dict({"name": "h"}, **told)) == platform
+
+
+@pytest.mark.parametrize("groups, words", [
+    (["npu_nodes", "data2", "a25"], "node h: its platform is not told by the name of a group .* set rehearsal_fleet_platform"),
+    (["atlas_800_a2", "rack_a3"], "node h: its platform is both a2 by its group atlas_800_a2 and a3 by its group rack_a3; set"),
+])
+def test_a_platform_that_is_not_told_or_told_twice_names_the_variable(groups, words):
+    with pytest.raises(rehearsal.RehearsalError, match=words):
+        rehearsal.platform_of({"name": "h", "groups": groups})
+
+
+def test_addresses_inside_the_subnet_stay_and_the_others_are_given_out_in_order():
+    registries = [dict(REGISTRIES[0], address=None), dict(REGISTRIES[1], address="10.0.0.3"), dict(REGISTRIES[2], address="172.31.9.2")]
+    nodes = [node("a", "192.0.2.1"), node("b", "172.31.9.11"), node("c", None), node("d", "a name"), node("e", "192.0.2.1")]
+    registries, nodes = rehearsal.addressed(registries, nodes, "172.31.9.0/24")
+    assert [entry["address"] for entry in registries] == ["172.31.9.3", "172.31.9.4", "172.31.9.2"]
+    assert [entry["address"] for entry in nodes] == ["172.31.9.%d" % last for last in (12, 11, 13, 14, 15)]
+
+
+def test_a_subnet_that_is_too_small_or_none_is_named():
+    nodes = [node(str(number), None) for number in range(6)]
+    with pytest.raises(rehearsal.RehearsalError, match="rehearsal_fleet_subnet 172.31.9.0/29 has no address left for 5; take a larger one"):
+        rehearsal.addressed([], nodes, "172.31.9.0/29")
+    assert len(set(entry["address"] for entry in rehearsal.addressed([], nodes[:5], "172.31.9.0/29")[1])) == 5
+    with pytest.raises(rehearsal.RehearsalError, match="rehearsal_fleet_subnet 172.31.9.7/24: .*host bits set"):
+        rehearsal.addressed([], [], "172.31.9.7/24")
+
+
+def test_weights_are_those_of_the_platform_and_those_that_are_asked_for():
+    asked = [{"path": "/data/own-7b", "size_gb": 9, "context": 8192, "quantized": True}, {"path": "/models/gemma-3-270m-it", "size_gb": 0.54}]
+    found = {one["path"]: one for one in rehearsal.describe_node(node(weights=asked))["weights"]}
+    assert "/models/gemma-4-31B-it" in found and len(found) == len(rehearsal_models.PLATFORM_MODELS["a2"]) + 1
+    own = found["/data/own-7b"]
+    assert (own["size_bytes"], own["shards"], own["quantized"], own["config"]["max_position_embeddings"]) == (9000000000, 3, True, 8192)
+    assert found["/models/gemma-3-270m-it"]["config"]["model_type"] == "gemma3_text"
+    assert [one["path"] for one in rehearsal.describe_node(node(models=["qwen3-0.6B"], models_directory="/w"))["weights"]] == ["/w/qwen3-0.6B"]
 
 
 def test_hosts_of_one_image_have_different_machine_ids():
@@ -90,8 +156,8 @@ def test_hosts_of_one_image_have_different_machine_ids():
 
 
 @pytest.mark.parametrize("nodes, words", [
-    ([node(address=None)], "node a2-1: None is no IP address; every node needs an ansible_host inside 172.31.240.0/24"),
-    ([node(address="10.0.0.1")], "node a2-1: address 10.0.0.1 is outside rehearsal_fleet_subnet 172.31.240.0/24"),
+    ([node(address=None)], "node a2-1: its address None is outside rehearsal_fleet_subnet 172.31.240.0/24"),
+    ([node(address="10.0.0.1")], "node a2-1: its address 10.0.0.1 is outside rehearsal_fleet_subnet 172.31.240.0/24"),
     ([node(address="172.31.240.1")], "the network's gateway and node a2-1 share the address 172.31.240.1"),
     ([node(address="172.31.240.3")], "registry quay.io and node a2-1 share the address 172.31.240.3"),
     ([node(), node("b")], "node a2-1 and node b share the address 172.31.240.11"),
@@ -114,7 +180,7 @@ def test_no_container_is_privileged_and_passwords_stay_in_files():
 
 
 def test_the_publishing_door_is_on_the_loopback_only():
-    assert rehearsal.containers(fleet())[0]["publish"] == ["127.0.0.1:5005:5001"]
+    assert rehearsal.containers(fleet())[0]["publish"] == ["127.0.0.1::5001"]
 
 
 @pytest.mark.parametrize("change", [{"address": "172.31.240.99"}, {"image": "other"}, {"files": {"/etc/x": "0"}}])

@@ -46,11 +46,14 @@ if words[1] == "inspect":
     done(0 if found else 1, json.dumps([found]) if found else "", "" if found else "no such " + kind)
 if words[1] == "ls":
     wanted = [text.partition("=") for text in label_filter()]
-    names = [name for name, entry in sorted(state[kind].items())
+    show = (lambda name, entry: entry["Labels"][words[-1].split('"')[1]]) if "{{.Label" in words[-1] else (lambda name, entry: name)
+    names = [show(name, entry) for name, entry in sorted(state[kind].items())
              if all((name2 in entry["Labels"] if not value else entry["Labels"].get(name2) == value) for name2, _x, value in wanted)]
     done(0, "\n".join(names) + "\n" if names else "")
 if kind == "exec":
     done(0, "loaded.service loaded failed\n" if "list-units" in words else state["systemd"] + "\n")
+if kind == "port":
+    done(0, "127.0.0.1:49153\n")
 state["calls"].append(" ".join(words[:2]))
 if kind in state["broken"]:
     done(1, "", "the daemon says no")
@@ -86,9 +89,12 @@ class Docker:
         command.write_text(FAKE % {"python": sys.executable, "path": str(self.path)})
         command.chmod(0o755)
         (tmp_path / "host_keys").mkdir()
-        for name in ("ca.crt", "registry.crt", "registry.key", "id_ed25519.pub", "fleet_registry_password", "host_keys/a2-1",
-                     "host_keys/a2-1.pub"):
-            (tmp_path / name).write_text(name)
+        for name in ("ca.crt", "registry.crt", "registry.key", "id_ed25519", "id_ed25519.pub", "fleet_registry_password", "fleet_api_key",
+                     "host_keys/a2-1", "host_keys/a2-1.pub"):
+            (tmp_path / name).write_text(name + "\n")
+        (tmp_path / "registry.names").write_text("DNS:quay.io,DNS:registry.rehearsal\n")
+        (tmp_path / "known_hosts").write_text("172.31.240.11,a2-1 host_keys/a2-1.pub\n")
+        (tmp_path / "watchers").write_text("8192")
 
     def read(self):
         return json.loads(self.path.read_text())
@@ -101,7 +107,7 @@ class Docker:
 
     def run(self, check=False, **more):
         options = dict({"state": "present", "name": "rehearsal", "subnet": "172.31.240.0/24", "nodes": [NODE], "registries": REGISTRIES,
-                        "publish_port": 5005, "node_image": "node", "registry_image": "registry", "state_directory": str(self.folder),
+                        "node_image": "node", "registry_image": "registry", "state_directory": str(self.folder),
                         "timeout_s": 1, "engine": str(self.folder / "docker")}, **more)
         fleet = module.Fleet(Stub(options, check))
         result = fleet.present() if options["state"] == "present" else fleet.absent()
@@ -120,7 +126,8 @@ class Stub:
 
 
 @pytest.fixture
-def docker(tmp_path):
+def docker(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "WATCHERS", str(tmp_path / "watchers"))
     return Docker(tmp_path)
 
 
@@ -130,9 +137,9 @@ CREATED = ["create network rehearsal", "create rehearsal-a2-1", "create rehearsa
 def test_check_then_real_then_nothing(docker):
     actions, unused = docker.run(check=True)
     assert sorted(actions) == CREATED and docker.read()["calls"] == []
-    actions, nodes = docker.run()
+    actions, result = docker.run()
     assert sorted(actions) == CREATED
-    assert nodes["rehearsal-a2-1"] == {"state": "running", "failed_units": []}
+    assert result["publish"] == "127.0.0.1:49153" and result["nodes"]["rehearsal-a2-1"] == {"state": "running", "failed_units": []}
     assert docker.run(check=True)[0] == [] and docker.run()[0] == []
 
 
@@ -158,7 +165,7 @@ def test_a_changed_node_starts_empty_but_the_registry_keeps_its_images(docker):
 
 def test_a_node_that_left_the_inventory_goes(docker):
     docker.run()
-    assert docker.run(nodes=[])[0] == ["remove rehearsal-a2-1"]
+    assert docker.run(nodes=[])[0] == ["write the known hosts", "remove rehearsal-a2-1"]
 
 
 def test_a_container_of_somebody_else_is_not_touched(docker):
@@ -178,8 +185,8 @@ def test_a_fresh_node_with_failed_units_is_an_error_an_old_one_is_reported(docke
     docker.change(systemd="degraded")
     with pytest.raises(rehearsal.RehearsalError, match="started with failed units loaded.service; see docker exec"):
         docker.run()
-    unused, nodes = docker.run()
-    assert nodes["rehearsal-a2-1"] == {"state": "degraded", "failed_units": ["loaded.service"]}
+    unused, result = docker.run()
+    assert result["nodes"]["rehearsal-a2-1"] == {"state": "degraded", "failed_units": ["loaded.service"]}
 
 
 def test_a_start_that_never_ends_is_named(docker):
@@ -210,8 +217,17 @@ def test_absent_removes_what_is_ours_and_only_that(docker):
 def test_images_stay_while_another_fleet_runs_on_them(docker):
     docker.run()
     docker.change(container=dict(docker.read()["container"], other={"Labels": {rehearsal.LABEL: "second"}, "Config": {}, "State": {}}))
-    docker.run(state="absent")
+    assert docker.run(state="absent")[1] == {"alone": False}
     assert sorted(docker.read()["image"]) == ["node", "registry"]
+
+
+def test_a_machine_that_lets_too_few_files_be_watched_is_told_to_let_more(docker):
+    (docker.folder / "watchers").write_text("128\n")
+    assert "raise fs.inotify.max_user_instances from 128 to 640 until the next boot" in docker.run(check=True)[0]
+    assert (docker.folder / "watchers").read_text() == "128\n"
+    docker.run()
+    assert (docker.folder / "watchers").read_text() == "640"
+    assert docker.run()[0] == []
 
 
 def test_an_image_that_cannot_go_is_an_error_and_not_an_endless_round(docker):

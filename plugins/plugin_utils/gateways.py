@@ -1,0 +1,118 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings all gateways of the fleet to what a run has found and proven, in one round trip each. Runs on the controller."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pathlib
+
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gateway
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateway_files, workspace
+
+ASK_S = 150.0
+
+
+class GatewayError(Exception):
+    """A gateway could not be brought to what is wanted; the text names it and the remedy."""
+
+
+def variable(task_vars, name, default):
+    """A fleet_* variable of the run, from the first host that has it; secrets do not pass through the workspace."""
+    for host in workspace.load("plan")["hosts"]:
+        if name in task_vars["hostvars"].raw_get(host):
+            return task_vars["hostvars"][host][name]
+    return default
+
+
+def proven():
+    """{host: {instance: proof}} with the latest proof of each that this run has."""
+    found = {host: dict(entries) for host, entries in workspace.load("proof", {}).items()}
+    for host in workspace.load("plan")["hosts"]:
+        changed = workspace.load("change." + host, {})
+        for key in ("proof", "revert_proof"):
+            found.setdefault(host, {}).update(changed.get(key) or {})
+        for name in (changed.get("removed") or []) + (changed.get("leaving") or []):
+            found[host].pop(name, None)
+    return found
+
+
+def surveyed():
+    """The surveys without what this run has removed."""
+    surveys = workspace.load("surveys", {})
+    for host, survey in surveys.items():
+        changed = workspace.load("change." + host, {})
+        gone = (changed.get("removed") or []) + ((changed.get("leaving") or []) if changed.get("outcome") == "done" else [])
+        if survey.get("instances"):
+            survey["instances"] = {name: found for name, found in survey["instances"].items() if name not in gone}
+    return surveys
+
+
+def apply(action, task_vars):
+    """Configure the gateways.
+
+    :returns: None of a fleet without gateways, else {"changed", "addresses": {model: [url]}, "diff", "gateways": {host: answer}}.
+    :raises GatewayError: naming the first that is not as it must be.
+    """
+    traffic = workspace.load("rollout_settings")["traffic"]
+    hosts = traffic["gateways"]
+    if not hosts:
+        return None
+    chosen, hostvars = traffic["gateway"], task_vars["hostvars"]
+    answers = fan_out.ask(action, {host: {"act": "look"} for host in hosts}, "gateway_host:answer", hostvars, ASK_S)
+    refuse(answers)
+    present = {server["name"] for answer in answers.values() for server in answer["servers"]}
+    plan, surveys = workspace.load("plan"), surveyed()
+    addresses = {host: str(hostvars[host].get("fleet_address") or hostvars[host].get("ansible_host") or host) for host in set(plan["hosts"]) | set(surveys)}
+    servers = gateway.servers(plan, surveys, proven(), addresses, present)
+    clients = variable(task_vars, "fleet_gateway_clients", {}) or {}
+    problems = gateway.client_problems(clients)
+    if problems:
+        raise GatewayError(problems[0])
+    api_key = variable(task_vars, "fleet_api_key", None)
+    files = gateway_files.render(servers, chosen, clients, api_key, certificate(chosen["certificate"]))
+    check = action._task.check_mode
+    answers = fan_out.ask(action, {host: {"act": "apply", "files": files, "check": check} for host in hosts}, "gateway_host:answer", hostvars, ASK_S)
+    refuse(answers)
+    numbers = gateway.ports(servers, chosen)
+    scheme = "https" if chosen["certificate"] else "http"
+    named = [chosen["address"]] if chosen["address"] else [str(hostvars[host].get("ansible_host") or host) for host in hosts]
+    return {"changed": any(answer["changed"] for answer in answers.values()), "gateways": answers, "diff": diff(answers, files, [api_key] + list(clients.values())),
+            "addresses": {model: ["%s://%s:%d" % (scheme, name, port) for name in named] for model, port in sorted(numbers.items())}}
+
+
+def refuse(answers):
+    """:raises GatewayError: for the first gateway that did not do what it was asked."""
+    for host, answer in sorted(answers.items()):
+        if answer.get("failed") or answer.get("unreachable"):
+            raise GatewayError("gateway %s: %s" % (host, answer["msg"] or "it ran no program: %s" % answer.get("module_stderr", "")[-200:]))
+
+
+def certificate(path):
+    """The text of a certificate and its key. :raises GatewayError: when the file cannot be had."""
+    if not path:
+        return None
+    try:
+        text = pathlib.Path(os.path.expanduser(path)).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GatewayError(f"fleet_gateway: certificate {path} cannot be read on the controller: {error}") from error
+    for what in ("BEGIN CERTIFICATE", "PRIVATE KEY"):
+        if what not in text:
+            raise GatewayError(f"fleet_gateway: certificate {path} holds no '{what}'; put certificate, chain and key into one PEM file")
+    return text
+
+
+def diff(answers, files, secrets):
+    """What changes in the configuration, without secrets; of the other files only that they change."""
+    found = []
+    for host, answer in sorted(answers.items()):
+        for name in answer["different"]:
+            if name != "haproxy.cfg":
+                found.append({"before_header": f"{host}: {name}", "after_header": f"{host}: {name}", "before": "not shown\n", "after": "changed, not shown\n"})
+                continue
+            before, after = ([redact(line, secrets) for line in (text or "").splitlines(keepends=True)] for text in (answer["before"], files[name]))
+            found.append({"prepared": "".join(difflib.unified_diff(before, after, f"{host}: {name}", f"{host}: {name}"))})
+    return found
