@@ -17,15 +17,16 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_async = False
-    _VALID_ARGS = frozenset(("request", "hosts", "prove", "model", "previous", "reach"))
+    _VALID_ARGS = frozenset(("request", "hosts", "prove", "smoke", "model", "previous", "reach"))
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _spec, args = self.validate_argument_spec({
             "request": {"type": "dict", "default": {}}, "hosts": {"type": "list", "elements": "str"}, "prove": {"type": "bool", "default": False},
+            "smoke": {"type": "bool", "default": False},
             "model": {"type": "str", "default": ""}, "previous": {"type": "bool", "default": False}, "reach": {"type": "dict", "default": {}}})
         hosts = args["hosts"] or list(task_vars.get("ansible_play_hosts_all") or [])
-        surveys, proof, _load = looking.look(self, task_vars, hosts, args["request"], args["prove"], reach=args["reach"])
+        surveys, proof, _load = looking.look(self, task_vars, hosts, args["request"], args["prove"], reach=args["reach"], smoke=args["smoke"])
         workspace.save("surveys", surveys)
         workspace.save("proof", proof)
         result.update(

@@ -57,7 +57,8 @@ def parser_verdict(rc, stderr):
 def parse_flag_table(text):
     """Read the tab-separated flag table of one vLLM version.
 
-    Returns {flag without dashes: {"kind": "value" | "switch" | "bool" | "list", "type": str, "choices": [str]}}; every spelling is a key.
+    Returns {flag without dashes: {"kind": "value" | "switch" | "bool" | "list", "type": str, "choices": [str], "group": configuration class or
+    "Frontend"}}; every spelling is a key.
     """
     flags = {}
     for line in text.splitlines():
@@ -71,7 +72,7 @@ def parse_flag_table(text):
             kind = "list"
         elif kind.startswith("value"):
             kind = "value"
-        entry = {"kind": kind, "type": cells[2], "choices": [c for c in cells[4].split(",") if c]}
+        entry = {"kind": kind, "type": cells[2], "choices": [c for c in cells[4].split(",") if c], "group": cells[5]}
         for spelling in cells[0].split(","):
             spelling = spelling.strip()
             if spelling.startswith("--") and not (kind == "bool" and spelling.startswith("--no-")):
@@ -98,11 +99,12 @@ def check(arguments, flags, version):
         if entry is None:
             problems.append("argument '%s' does not exist in vLLM %s%s" % (raw, version, did_you_mean(name, flags)))
         elif value is not None:
-            problems.extend("argument '%s': %s" % (raw, p) for p in _value_problems(name, value, entry))
+            problems.extend("argument '%s': %s" % (raw, p) for p in value_problems(name, value, entry))
     return problems
 
 
-def _value_problems(name, value, entry):
+def value_problems(name, value, entry):
+    """What is wrong with a flag's value, as half sentences."""
     kind = entry["kind"]
     if kind in ("bool", "switch"):
         if not isinstance(value, bool):

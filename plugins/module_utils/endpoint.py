@@ -137,7 +137,7 @@ class Stream:
     """Reads a streamed completion as its bytes arrive."""
 
     def __init__(self):
-        self.text, self.content, self.model, self.finish_reason, self.error = "", "", None, None, None
+        self.text, self.content, self.reasoning, self.model, self.finish_reason, self.error = "", "", "", None, None, None
         self.done, self.size = False, 0
         self._rest = b""
 
@@ -182,6 +182,7 @@ class Stream:
             delta = choice.get("delta") or choice
             self.text += "".join(delta.get(key) or "" for key in ("reasoning", "reasoning_content", "content", "text"))
             self.content += "".join(delta.get(key) or "" for key in ("content", "text"))
+            self.reasoning += "".join(delta.get(key) or "" for key in ("reasoning", "reasoning_content"))
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
 
 

@@ -17,6 +17,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import causes
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint as domain
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import smoke
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey_sources
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
@@ -204,9 +205,9 @@ class Probes:
     def chips(self):
         return self.watcher.chips()
 
-    def complete(self):
-        """One streamed chat completion; see endpoint.judge_completion."""
-        body = json.dumps({
+    def complete(self, path="/v1/chat/completions", body=None):
+        """One streamed completion, the gate's own question by default; see endpoint.judge_completion."""
+        body = json.dumps(body or {
             "model": self.instance["served_model_name"], "messages": [{"role": "user", "content": domain.QUESTION}],
             "max_tokens": domain.MAX_TOKENS, "temperature": 0, "seed": 0, "stream": True})
         outcome = {"status": None, "error": None, "stream": domain.Stream(), "first_token_s": None, "elapsed_s": 0.0}
@@ -216,7 +217,7 @@ class Probes:
             connection.connect()
             # The loop below minds first token and gaps; this ends what it cannot see, such as a header that never ends.
             with Deadline(connection, first + 2 * gap) as deadline:
-                connection.request("POST", "/v1/chat/completions", body, dict(self.headers(), **{"Content-Type": "application/json"}))
+                connection.request("POST", path, body, dict(self.headers(), **{"Content-Type": "application/json"}))
                 self._receive(connection.getresponse(), deadline.sock, started, outcome)
             if deadline.hit:
                 outcome["error"] = "the answer took longer than %g s" % (first + 2 * gap)
@@ -313,6 +314,12 @@ def prove(instance, params, watcher, engine, look_only, results):
     params.get("provers", {})[instance["name"]] = prover
     try:
         result = prover.once() if look_only else prover.run()
+        if params.get("smoke"):
+            result["answers"] = []
+            if result["ready"]:
+                found, result["answers"] = smoke.run(instance, probes, lambda text: domain.redact(text, secrets))
+                result["findings"] += found
+                result["ready"] = all(item["status"] == "pass" for item in found)
         lines = [] if result["ready"] else probes.journal()
     except Exception as error:  # pylint: disable=broad-except
         # A fault of ours in one thread must be told as such, and must not hide the other instances' results.

@@ -29,6 +29,11 @@ VARIABLES = {
     "fleet_container_engine": ((str,), "auto"),
     "fleet_state_directory": ((str,), "/var/lib/vllm-ascend-fleet"),
     "fleet_report_directory": ((str,), "reports"),
+    "fleet_history": ((str, type(None)), None),
+    "fleet_history_password": ((str, type(None)), None),
+    "fleet_npu_exporter_port": ((int, type(None)), None),
+    "fleet_monitoring_group": ((str,), "monitoring"),
+    "fleet_metrics_scrapers": ((list,), []),
     "fleet_api_key": ((str, type(None)), None),
     "fleet_waivers": ((list,), []),
     "fleet_rule_settings": ((dict,), {}),
@@ -57,7 +62,7 @@ INSTANCE_KEYS = {
 _ONE_INSTANCE_ONLY = ("model", "name", "port")
 
 # Secrets stay out of every structure that is printed, hashed or saved.
-SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password", "fleet_gateway_clients")
+SECRET_VARIABLES = ("fleet_api_key", "fleet_registry_password", "fleet_history_password", "fleet_gateway_clients")
 
 
 # These say something about instances and hold at every level at once; of all others the strongest level counts, as is Ansible's way.

@@ -18,7 +18,7 @@ def answer(arguments):
 
     :param dict arguments: "survey": options of npu_info; "prove": names of instances to ask, "all" for every one, None for none; a unit that
         does not run is not asked.
-        "load": whether to read what they have to do as well.
+        "load": whether to read what they have to do as well. "smoke": whether to ask them what deployers ask by hand as well.
     :returns: {"survey", "proof": {instance: as endpoint_gate returns it}, "load": {instance: of vllm_metrics.load}}.
     """
     found = survey_sources.answer(arguments["survey"])["survey"]
@@ -29,7 +29,7 @@ def answer(arguments):
     asked = [manifest for manifest in recovery.installed(found) if manifest.get("port") and (wanted == "all" or manifest["name"] in wanted)
              and manifest["unit_state"].get("active_state") in ("active", "activating", "reloading")]
     try:
-        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
+        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
     except (ValueError, container_cli.CommandError) as error:
         found["errors"].append({"source": "proof", "error": str(error)})
     else:

@@ -45,6 +45,12 @@ options:
     description: Judge once, without waiting and without a window.
     type: bool
     default: false
+  smoke:
+    description:
+      - Ask what deployers ask by hand as well, once the instance is proven. A free answer, one answer in three rounds, arithmetic, a fact, Chinese, a plain
+        completion, and reasoning and a tool call where they are declared. The answers are returned.
+    type: bool
+    default: false
   rounds:
     description: How often the question is asked.
     type: int
@@ -126,6 +132,10 @@ instances:
     cause:
       description: The known cause that the journal points at, null when there is none.
       type: dict
+    answers:
+      description: What was answered to each check, without secrets. With O(smoke=true).
+      type: list
+      elements: dict
   sample:
     gemma-4-e2b-it:
       ready: true
@@ -153,6 +163,7 @@ def main():
             instances=dict(type="list", elements="dict", required=True),
             api_keys=dict(type="dict", default={}, no_log=True),
             quick=dict(type="bool", default=False),
+            smoke=dict(type="bool", default=False),
             rounds=dict(type="int", default=3),
             first_token_s=dict(type="float", default=60, no_log=False),
             gap_s=dict(type="float", default=30),

@@ -30,6 +30,10 @@ options:
     description: Ask every installed instance once whether it answers, as M(vllm_ascend.fleet.endpoint_gate) with C(quick=true), in the same look.
     type: bool
     default: false
+  smoke:
+    description: With O(prove=true), ask every instance as well what deployers ask by hand, and keep the answers.
+    type: bool
+    default: false
   model:
     description: For RV(installed), only instances of this model, or of this name. Empty means all.
     type: str

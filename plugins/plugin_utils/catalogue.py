@@ -9,10 +9,11 @@ A later directory's file of the same name replaces an earlier one's, so a user's
 from __future__ import annotations
 
 import pathlib
+import re
 
 import yaml
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments, bench_plan
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 
 BUILT_IN = pathlib.Path(__file__).absolute().parents[2] / "catalogue"
@@ -63,6 +64,59 @@ def load(directories=()):
             result["flags"][path.stem.split("-", 1)[1]] = arguments.parse_flag_table(path.read_text(encoding="utf-8"))
     _check_references(result)
     return result
+
+
+def load_benchmarks(directories=()):
+    """Load suites and published figures, the built-in ones and then each directory's over them.
+
+    :returns: {"suites": {name: suite}, "references": [reference], "table": flags of `vllm bench serve`, "engine_flags": of `vllm serve`}.
+    :raises CatalogueError: for the first thing that cannot be used.
+    """
+    suites, references, table = {}, {}, {}
+    for directory in [BUILT_IN] + [pathlib.Path(d).expanduser() for d in directories]:
+        for path in sorted((directory / "engine_flags").glob("bench-serve-*.tsv")):
+            table = arguments.parse_flag_table(path.read_text(encoding="utf-8"))
+        for path in sorted((directory / "benchmarks").glob("*.yml")):
+            suite = _read(path)
+            for key in ("name", "title"):
+                if not isinstance(suite.get(key), str):
+                    raise CatalogueError(f"{path} lacks the key '{key}'")
+            suites[suite["name"]] = dict(suite, _file=_shown(path))
+        for path in sorted((directory / "references").glob("*.yml")):
+            reference = _read(path)
+            references[reference.get("name")] = dict(reference, _file=_shown(path))
+    flags = _engine_flags()
+    for suite in suites.values():
+        problems = bench_plan.check_suite(suite, table, flags)
+        if problems:
+            raise CatalogueError(f"{suite['_file']}: {problems[0]}")
+    for reference in references.values():
+        _check_reference(reference, suites)
+    return {"suites": suites, "references": list(references.values()), "table": table, "engine_flags": flags}
+
+
+def _engine_flags():
+    """The newest table of `vllm serve`."""
+    return arguments.parse_flag_table(max((BUILT_IN / "engine_flags").glob("vllm-*.tsv")).read_text(encoding="utf-8"))
+
+
+def _check_reference(reference, suites):
+    where = reference["_file"]
+    for key, kind in (("name", str), ("trust", str), ("tables", list), ("rows", list)):
+        if not isinstance(reference.get(key), kind):
+            raise CatalogueError(f"{where} lacks the key '{key}'")
+    if reference["trust"] not in ("high", "low"):
+        raise CatalogueError(f"{where}: trust is high or low, not '{reference['trust']}'")
+    if reference.get("suite") is not None and reference["suite"] not in suites:
+        raise CatalogueError(f"{where}: unknown suite '{reference['suite']}'{did_you_mean(reference['suite'], suites)}")
+    tables = [table["name"] for table in reference["tables"]]
+    for row in reference["rows"]:
+        if row.get("table") not in tables:
+            raise CatalogueError(f"{where}: a row names the table '{row.get('table')}', which is not among {', '.join(tables)}")
+        for metric, text in row["metrics"].items():
+            # As text, so that its digits stay as the source has them.
+            if not isinstance(text, str) or not re.fullmatch(r"\d+(\.\d+)?", text):
+                raise CatalogueError(f"{where}: {metric} of {row['model']} must be a number in quotes, not {text!r}")
 
 
 def _read(path):

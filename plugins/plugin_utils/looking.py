@@ -15,15 +15,18 @@ from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, 
 REACH_DEADLINE_S = 10
 # Of what is asked beside npu-smi, whose deadline the request names: the engine, systemd, one answer of each instance.
 LOOK_S = 120.0
+# Some ten answers of each instance, one of them of 512 tokens; each has a deadline of its own.
+SMOKE_S = 1200.0
 SURVEY = {"ports": [], "paths": [], "weights": [], "state_directory": "/var/lib/vllm-ascend-fleet", "unit_prefix": "vllm-ascend-", "engine": "auto",
           "engine_path": None, "npu_smi_path": None, "timeout_s": 60, "deep": False, "texts": False, "nonce": None}
 
 
-def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=None):
+def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=None, smoke=False):
     """Survey hosts, each in one round trip.
 
     :param action: the action plugin that asks. :param dict request: options of npu_info, over what the plan asks of each host.
     :param prove: ask every installed instance whether it answers. :param load: and what it has to do.
+    :param smoke: and what deployers ask by hand.
     :param dict reach: {host: verdict of reaching.reach}; a host that surely cannot be talked to is not tried again.
     :returns: ({host: survey}, {host: {instance: proof}}, {host: {instance: load}}).
     """
@@ -34,10 +37,10 @@ def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=
             surveys[host] = reachability.as_survey(reach[host])
         else:
             own = dict(SURVEY, **dict(planned.get(host) or {}, **request))
-            requests[host] = {"survey": own, "prove": "all" if prove else None, "load": load}
+            requests[host] = {"survey": own, "prove": "all" if prove else None, "load": load, "smoke": smoke}
     started = time.time()
     slowest = max([float(each["survey"]["timeout_s"]) for each in requests.values()] + [0.0]) * (2 if request.get("deep") else 1)
-    answers = fan_out.ask(action, requests, "look:answer", task_vars["hostvars"], slowest + LOOK_S)
+    answers = fan_out.ask(action, requests, "look:answer", task_vars["hostvars"], slowest + (SMOKE_S if smoke else LOOK_S))
     silent = {host: answer for host, answer in answers.items() if not isinstance(answer.get("survey"), dict)}
     for host, answer in answers.items():
         if host not in silent:

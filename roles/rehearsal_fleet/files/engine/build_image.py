@@ -30,8 +30,8 @@ SOURCES = (
      "vllm_ascend", "vllm-ascend"),
 )
 PLATFORMS = {"a2": "ascend910b1", "a3": "ascend910_9391", "310p": "ascend310p1"}
-# The simulated command takes the flags that the collection checks against: one table, so that both are the true parser's.
-FLAGS = HERE.parents[3] / "catalogue" / "engine_flags" / "vllm-0.18.0.tsv"
+# The simulated commands take the flags that the collection checks against: the same tables, so that both are the true parser's.
+FLAGS = [HERE.parents[3] / "catalogue" / "engine_flags" / name for name in ("vllm-0.18.0.tsv", "bench-serve-0.18.0.tsv")]
 INPUTS = ("Dockerfile", "install.sh", "entrypoint.sh")
 LABEL = "rehearsal.inputs"
 
@@ -111,7 +111,7 @@ def trees(archives, target):
 def inputs_hash(base_id):
     """What the image depends on, as 16 hex digits."""
     digest = hashlib.sha256(base_id.encode())
-    for path in [FLAGS] + [HERE / name for name in INPUTS] + sorted((HERE / "vllm_sim").glob("*.*")) + [Path(__file__)]:
+    for path in FLAGS + [HERE / name for name in INPUTS] + sorted((HERE / "vllm_sim").glob("*.*")) + [Path(__file__)]:
         digest.update(("%s %s\n" % (path.name, sha256(path))).encode())
     return digest.hexdigest()[:16]
 
@@ -143,7 +143,8 @@ def build(arguments):
             for name in INPUTS:
                 shutil.copy(HERE / name, context)
             shutil.copytree(HERE / "vllm_sim", Path(context) / "vllm_sim", ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(FLAGS, Path(context) / "vllm_sim" / "serve_flags.tsv")
+            for path in FLAGS:
+                shutil.copy(path, Path(context) / "vllm_sim")
             for platform in stale:
                 run([arguments.docker, "build", "--network", "host", "--build-arg", "BASE=" + arguments.base,
                      "--build-arg", "SOC_VERSION=" + PLATFORMS[platform], "--label", "%s=%s" % (LABEL, inputs), "--tag", tags[platform], context],

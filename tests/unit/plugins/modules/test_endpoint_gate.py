@@ -149,7 +149,7 @@ class World:
 
     def run(self, port, check_mode=False, instance=None, **params):
         params = dict({
-            "api_keys": {}, "quick": False, "rounds": 3, "first_token_s": 0.5, "gap_s": 0.3, "address": "127.0.0.1", "engine": "docker",
+            "api_keys": {}, "quick": False, "smoke": False, "rounds": 3, "first_token_s": 0.5, "gap_s": 0.3, "address": "127.0.0.1", "engine": "docker",
             "engine_path": self.path("docker"), "systemctl": self.path("systemctl"), "journalctl": self.path("journalctl"),
             "npu_smi_path": self.path("npu-smi")}, **params)
         one = dict({"name": "one", "port": port, "served_model_name": "gemma", "max_model_len": 4096, "ready_timeout_s": 30,
@@ -213,6 +213,55 @@ def test_chips_that_are_not_well_in_the_end_are_no_proof(world, serve, fixture, 
 def test_quick_look(world, serve):
     result, dummy = world.run(serve(), quick=True)
     assert result["ready"] and len(result["findings"]) == 7
+
+
+class Talks(Server):
+    """Answers what deployers ask by hand; whoever asks must send the key."""
+
+    key = "planted-key"
+    asked = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.headers["Authorization"] == "Bearer " + self.key and body["model"] == "gemma"
+        self.asked.append((self.path, body))
+        if "tools" in body:
+            return self.call(body["tools"][0]["function"]["name"])
+        question = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+        answers = {"17": "42", "Japan": "Tokyo", "\u9996\u90fd": "\u5317\u4eac", "France": "Paris, with planted-key"}
+        self.words = [next((answer for word, answer in answers.items() if word in question), "well")]
+        self.complete()
+
+
+def test_what_is_asked_by_hand_is_asked_when_it_is_proven(world, serve):
+    Talks.asked = []
+    instance = dict(DECLARED, expected_answer="paris", devices=[], stability_window_s=0)
+    result, sentences = world.run(serve(Talks), quick=True, smoke=True, api_keys={"one": Talks.key}, instance=instance)
+    assert result["ready"] and sentences == []
+    checks = [item["rule"] for item in result["findings"] if item["rule"].startswith("smoke.")]
+    assert checks == ["smoke.chat", "smoke.consistency", "smoke.arithmetic", "smoke.fact", "smoke.chinese", "smoke.completion", "smoke.reasoning",
+                      "smoke.tool_call"]
+    assert [path for path, dummy in Talks.asked].count("/v1/completions") == 1 and Talks.key not in json.dumps(result)
+    assert [answer["text"] for answer in result["answers"] if answer["check"] == "smoke.consistency"] == ["Paris, with ********"] * 3
+
+
+def test_nothing_more_is_asked_of_what_is_not_proven(world, serve):
+    result, sentences = world.run(serve(DeadEngine), quick=True, smoke=True)
+    assert not result["ready"] and result["answers"] == [] and not any("smoke" in item["rule"] for item in result["findings"])
+
+
+class Miscounts(Talks):
+    key = "other"
+
+    def complete(self):
+        self.words = ["43"] if self.words == ["42"] else self.words
+        super(Miscounts, self).complete()
+
+
+def test_a_wrong_answer_is_no_proof(world, serve):
+    result, sentences = world.run(serve(Miscounts), quick=True, smoke=True, api_keys={"one": "other"}, instance={"expected_answer": "paris"})
+    assert not result["ready"] and "one: smoke.arithmetic: a wrong answer: '43'; expected 42" in sentences[0]
+    assert world.run(serve(Miscounts), quick=True, smoke=True, api_keys={"one": "other"})[0]["ready"], "a small model may be wrong"
 
 
 def test_api_key_is_used_and_never_shown(world, serve):
@@ -417,7 +466,7 @@ def test_silent_systemd_is_unknown_not_good(world, serve):
 
 
 def test_all_instances_are_judged_at_the_same_time(world, serve):
-    params = {"api_keys": {}, "quick": True, "rounds": 1, "first_token_s": 5, "gap_s": 5, "address": "127.0.0.1", "engine": "docker",
+    params = {"api_keys": {}, "quick": True, "smoke": False, "rounds": 1, "first_token_s": 5, "gap_s": 5, "address": "127.0.0.1", "engine": "docker",
               "engine_path": world.path("docker"), "systemctl": world.path("systemctl"), "journalctl": world.path("journalctl"), "npu_smi_path": None}
     here = threading.Barrier(2, timeout=10)
 

@@ -67,15 +67,12 @@ TYPES = {"int": int, "float": float, "human_readable_int": human_readable_int, "
          "loads": json_value, "json": json_object, "union_dict_and_str": object_or_text, "_parse_type": json_value}
 
 
-def _table():
-    """The flag table: beside this file in the image, the collection's catalogue in a checkout."""
+def rows(table="vllm-0.18.0.tsv"):
+    """The rows of a flag table: beside this file in the image, in the collection's catalogue in a checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
-    beside = os.path.join(here, "serve_flags.tsv")
-    return beside if os.path.exists(beside) else os.path.join(here, *[os.pardir] * 5, "catalogue", "engine_flags", "vllm-0.18.0.tsv")
-
-
-def _rows():
-    with open(_table(), encoding="utf-8") as handle:
+    beside = os.path.join(here, table)
+    path = beside if os.path.exists(beside) else os.path.join(here, *[os.pardir] * 5, "catalogue", "engine_flags", table)
+    with open(path, encoding="utf-8") as handle:
         for text in handle:
             if not text.startswith("#"):
                 yield (text.rstrip("\n").split("\t") + [""] * 6)[:6]
@@ -93,9 +90,14 @@ def _default(text, kind):
 
 
 def add_serve_flags(parser):
-    """Add every row of the table to an argparse parser."""
+    """Add every flag of `vllm serve` to an argparse parser."""
+    add_flags(parser, rows())
+
+
+def add_flags(parser, table):
+    """Add rows of a table to an argparse parser."""
     groups = {}
-    for spellings, kind, kind_of_value, default, choices, group in _rows():
+    for spellings, kind, kind_of_value, default, choices, group in table:
         if spellings.startswith("model_tag"):
             parser.add_argument("model_tag", nargs="?")
             continue
@@ -109,7 +111,7 @@ def add_serve_flags(parser):
             keywords["action"] = argparse.BooleanOptionalAction
         else:
             if kind.startswith("value nargs="):
-                keywords["nargs"] = kind[-1]
+                keywords["nargs"] = int(kind[-1]) if kind[-1].isdigit() else kind[-1]
             elif kind.startswith("list"):
                 keywords["nargs"] = "+"
             elif kind == "append":

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from . import VERSION, checks, faults, flags, log, processes, server, settings
+from . import VERSION, bench, checks, faults, flags, log, processes, server, settings
 from .metrics import Metrics
 
 COMMANDS = ("chat", "complete", "serve", "launch", "bench", "collect-env", "run-batch")
@@ -30,7 +30,7 @@ def parse(words):
         if name == "serve":
             flags.add_serve_flags(command)
     if words[:1] and words[0] in COMMANDS and words[0] != "serve":
-        raise SystemExit("vllm %s: not part of the rehearsal engine, which knows `vllm serve`" % words[0])
+        raise SystemExit("vllm %s: not part of the rehearsal engine, which knows `vllm serve` and `vllm bench`" % words[0])
     args = parser.parse_args(flags.normalise(words, lambda text: log.line(text, "WARNING", "argparse_utils.py:191")))
     if args.subparser is None:
         parser.print_help()
@@ -188,6 +188,8 @@ def _drain(timeout, state, cores):
 
 def main():
     """Entry point; returns the exit code. Errors leave as Python's own, as vLLM's do: traceback on stderr, exit code 1."""
+    if sys.argv[1:2] == ["bench"]:
+        return bench.main(sys.argv[2:])
     args = parse(sys.argv[1:])
     validate(args)
     return serve(args)

@@ -296,6 +296,8 @@ class Reply:
                 last = now
                 done.append(piece)
                 if self.stream:
+                    if not sent:
+                        self._role()
                     self._delta(piece if sent else piece.lstrip(), sent == 0)
                     sent += 1
             else:
@@ -338,8 +340,13 @@ class Reply:
         handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
+
+    def _role(self):
+        """It comes with the first token, not with the headers."""
         if self.chat:
             self._chunk_of(self._choice(delta={"role": "assistant", "content": ""}, finish_reason=None))
+            if self.handler.state.args.reasoning_parser and (self.request.get("chat_template_kwargs") or {}).get("enable_thinking"):
+                self._chunk_of(self._choice(delta={"reasoning": "The user asks something that follows a fixed rule."}, finish_reason=None))
 
     def _chunk_of(self, choice, usage=None):
         kind = "chat.completion.chunk" if self.chat else "text_completion"
