@@ -50,17 +50,18 @@ python3 /opt/rehearsal/make_models.py /opt/rehearsal/models
 chmod -R a+rX /opt/rehearsal/models
 
 # A start compiles what it imports and leaves it here for the next ones; containers of this image are thrown away and could not.
-serve() { vllm serve /opt/rehearsal/models/tiny-gemma-4 --port 8000 --enforce-eager --max-model-len 512 "$@"; }
-VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 serve > /tmp/serve.log 2>&1 &
+VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 vllm serve /opt/rehearsal/models/tiny-gemma-4 --port 8000 --enforce-eager --max-model-len 512 \
+  > /tmp/serve.log 2>&1 &
+server=$!
 for _ in $(seq 300); do
   sleep 1
   if python3 -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:8000/health", timeout=2)' 2>/dev/null; then
-    kill -TERM $!
-    wait $!
+    kill -TERM "$server"
+    wait "$server"
     rm -rf /tmp/* /root/.cache /root/.config
     exit 0
   fi
-  kill -0 $! 2>/dev/null || break
+  kill -0 "$server" 2>/dev/null || break
 done
 tail -n 20 /tmp/serve.log >&2
 echo "the real engine does not start on this machine" >&2
