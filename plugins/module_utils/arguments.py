@@ -125,11 +125,12 @@ def render(arguments, flags):
 
     true gives --flag, false gives --no-flag where the parser has it (else nothing), a dictionary becomes compact JSON,
     a list becomes several values for a list flag and JSON otherwise, None leaves the flag out. The order is the dictionary's.
+    Where no table tells, true and false are taken for a flag that has both forms; the engine's own parser is asked before anything stops.
     """
     line = []
     for raw, value in arguments.items():
         name = _canonical(raw)
-        entry = flags.get(name.split(".", 1)[0], {"kind": "value"})
+        entry = flags.get(name.split(".", 1)[0], {"kind": "value" if flags or not isinstance(value, bool) else "bool"})
         if value is None:
             continue
         if isinstance(value, bool) and entry["kind"] in ("bool", "switch"):

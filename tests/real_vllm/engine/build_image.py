@@ -125,7 +125,7 @@ def build(arguments):
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--cache", default="~/.cache/vllm_ascend_fleet/real_vllm")
+    parser.add_argument("--cache", default="~/.cache/vllm_ascend_fleet-real-vllm")
     parser.add_argument("--base", default="vllm-ascend-fleet/rehearsal-base:bookworm")
     parser.add_argument("--name", default="vllm-ascend-fleet/real-vllm:latest")
     parser.add_argument("--docker", default="docker")
