@@ -113,6 +113,11 @@ def unit(name, *properties):
     return dict(line.split("=", 1) for line in shown.strip().splitlines())
 
 
+def journal(name, lines=200):
+    """The last lines of an instance's journal."""
+    return on(HOST, f"journalctl --no-pager --unit vllm-ascend-{name} --lines {lines} --output cat")
+
+
 def inside(name, command):
     """Run a shell command in an instance's container; its output."""
     return on(HOST, "docker exec vllm-ascend-%s sh -c '%s'" % (name, command))

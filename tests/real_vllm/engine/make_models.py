@@ -50,7 +50,7 @@ def tokenizer(marks, template, end):
     plain.decoder = decoders.Fuse()
     made = transformers.PreTrainedTokenizerFast(
         tokenizer_object=plain, pad_token="<pad>", eos_token=end, bos_token="<bos>", unk_token="<unk>",
-        additional_special_tokens=marks, clean_up_tokenization_spaces=False, model_max_length=4096)
+        additional_special_tokens=marks, clean_up_tokenization_spaces=False, model_max_length=8192)
     made.chat_template = template
     return made
 
@@ -68,7 +68,7 @@ def gemma_4(vocabulary, end):
     return transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(
         vocab_size=vocabulary, vocab_size_per_layer_input=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=1, head_dim=32, global_head_dim=64, hidden_size_per_layer_input=16,
-        num_kv_shared_layers=2, sliding_window=512, max_position_embeddings=4096, final_logit_softcapping=30.0, pad_token_id=0,
+        num_kv_shared_layers=2, sliding_window=512, max_position_embeddings=8192, final_logit_softcapping=30.0, pad_token_id=0,
         eos_token_id=[1, end], bos_token_id=2,
         layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"]))
 
