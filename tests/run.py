@@ -251,7 +251,12 @@ def end_to_end() -> Iterator[Result]:
     yield pytest_run("end to end", "tests/end_to_end", timeout=2700)
 
 
-TIERS = {function.__name__: function for function in (lint, units, package, core_units, sanity, molecule, end_to_end)}
+def real_vllm() -> Iterator[Result]:
+    """The real vLLM on a CPU behind the same playbooks, on a fleet of its own: gate, load, drain, death and benchmark."""
+    yield pytest_run("real vLLM", "tests/real_vllm", timeout=1500)
+
+
+TIERS = {function.__name__: function for function in (lint, units, package, core_units, sanity, molecule, end_to_end, real_vllm)}
 
 
 def main() -> int:

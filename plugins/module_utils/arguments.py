@@ -36,6 +36,8 @@ ADDITIONAL_CONFIG_KEYS = frozenset((
 # A flag that no parser knows, put behind all others: argparse refuses a line only after it has read all of it, and before the program begins.
 PARSE_ONLY = "--vllm-ascend-fleet-parse-only"
 _PARSER_SAYS = re.compile(r"^[\w ./-]+: error: (.*)$", re.M)
+# What some flags read, such as the name of a graph mode, fails with an error that argparse does not turn into words of its own.
+_READING_A_VALUE = re.compile(r'File "[^"]*argparse\.py", line \d+, in _get_value\n')
 
 
 def parser_verdict(rc, stderr):
@@ -44,12 +46,16 @@ def parser_verdict(rc, stderr):
     :returns: ("pass", None), ("fail", its objection), or ("unknown", the last it said) when it did not come to parsing.
     """
     said = _PARSER_SAYS.findall(stderr)
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if rc == 1 and not said and _READING_A_VALUE.search(stderr):
+        return "fail", "a value cannot be read: " + lines[-1][:200]
     if rc != 2 or not said:
-        lines = [line.strip() for line in stderr.splitlines() if line.strip()]
         return "unknown", lines[-1][:200] if lines else "exit %s" % rc
     head, unknown, rest = said[-1].partition("unrecognized arguments: ")
     if not unknown or head:
-        return "fail", said[-1]
+        # A configuration's objections follow on lines of their own.
+        told = [line for line in stderr[stderr.rindex(said[-1]):].splitlines() if "further information" not in line]
+        return "fail", " ".join(" ".join(told).split())[:400]
     words = [word for word in rest.split() if word != PARSE_ONLY]
     return ("fail", "unrecognized arguments: " + " ".join(words)) if words else ("pass", None)
 
@@ -127,11 +133,12 @@ def render(arguments, flags):
 
     true gives --flag, false gives --no-flag where the parser has it (else nothing), a dictionary becomes compact JSON,
     a list becomes several values for a list flag and JSON otherwise, None leaves the flag out. The order is the dictionary's.
+    Where no table tells, true and false are taken for a flag that has both forms; the engine's own parser is asked before anything stops.
     """
     line = []
     for raw, value in arguments.items():
         name = _canonical(raw)
-        entry = flags.get(name.split(".", 1)[0], {"kind": "value"})
+        entry = flags.get(name.split(".", 1)[0], {"kind": "value" if flags or not isinstance(value, bool) else "bool"})
         if value is None:
             continue
         if isinstance(value, bool) and entry["kind"] in ("bool", "switch"):

@@ -108,6 +108,10 @@ def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, i
     for index, demand in enumerate(wanted):
         model = catalogue["models"][demand["model"]]
         instance = _resolve(host, settings, catalogue, platform, model, demand, ports[index], problems)
+        version = (catalogue["images"].get(instance["image_name"]) or {}).get("vllm")
+        if not catalogue["flags"].get(version):
+            entry["notes"].append("%s: its arguments are not checked before the image is here: the catalogue has no flag table of vLLM %s "
+                                  "(catalogue/engine_flags/README.md)" % (instance["name"], version))
         if instance["tensor_parallel_size"] > 1:
             instance["environment"].setdefault("HCCL_IF_BASE_PORT", str(HCCL_BASE_PORT + hccl * HCCL_PORTS))
             hccl += 1

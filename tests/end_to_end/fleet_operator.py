@@ -73,10 +73,10 @@ def module(host, name, arguments):
     return run([BIN / "ansible", host, "-i", INVENTORY, "-m", name, "-a", json.dumps(arguments)])
 
 
-def on(host, *command, check=True):
-    """Run a command on a node over SSH; its output."""
+def on(host, *command, check=True, given=b""):
+    """Run a command on a node over SSH, with some bytes as its input; its output."""
     argv = ["ssh", "-o", "BatchMode=yes", "-i", STATE / "id_ed25519", "-o", f"UserKnownHostsFile={STATE / 'known_hosts'}", f"root@{ADDRESSES[host]}"]
-    done = subprocess.run([*argv, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
-                          check=False)
-    assert not check or done.returncode == 0, f"{command} on {host}: {done.stdout}"
-    return done.stdout
+    done = subprocess.run([*argv, *command], input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
+    output = done.stdout.decode(errors="replace")
+    assert not check or done.returncode == 0, f"{command} on {host}: {output}"
+    return output

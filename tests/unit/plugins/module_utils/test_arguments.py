@@ -68,3 +68,9 @@ def test_problems_name_the_thing_and_the_remedy(flags, given, word):
     assert len(problems) == 1
     assert word in problems[0]
     assert "secret" not in problems[0]
+
+
+def test_without_a_table_true_and_false_are_no_values():
+    """A version without a table once got `--enable-prefix-caching true`, which no parser takes."""
+    assert arguments.render({"enforce-eager": True, "enable-prefix-caching": False, "max-num-seqs": 4}, {}) == [
+        "--enforce-eager", "--no-enable-prefix-caching", "--max-num-seqs", "4"]

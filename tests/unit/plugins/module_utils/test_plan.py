@@ -255,3 +255,15 @@ def test_every_image_has_one_builder_whoever_left():
         built = [target for host in active for target in plan.to_build(made, host, active)]
         assert sorted(built) == sorted(target for target in "xyz" if set(made["images"][target]["hosts"]) & set(active))
     assert plan.to_build(made, "a", ["b", "c"]) == []
+
+
+def test_a_version_without_a_flag_table_is_said_and_still_rendered(catalogue):
+    catalogue["images"]["base"]["vllm"] = "0.99.0"
+    made, problems = build(catalogue, {"fleet_instances": [{"model": "One", "arguments": {"enforce-eager": True, "nonsense": 1}}]}, {"h": survey()})
+    assert problems == []
+    note = only(made["hosts"]["h"]["notes"])
+    assert "one: its arguments are not checked" in note and "vLLM 0.99.0" in note and "catalogue/engine_flags/README.md" in note
+    assert only(made["hosts"]["h"]["instances"])["arguments"][-3:] == ["--enforce-eager", "--nonsense", "1"]
+    catalogue["images"]["base"]["vllm"] = "0.18.0"
+    made, _problems = build(catalogue, {"fleet_instances": ["One"]}, {"h": survey()})
+    assert made["hosts"]["h"]["notes"] == []

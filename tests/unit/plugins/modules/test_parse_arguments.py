@@ -95,3 +95,33 @@ def test_a_parser_that_hangs_is_removed(tmp_path):
 def test_the_last_word_of_a_crash_is_kept():
     assert arguments.parser_verdict(137, "a\n\nKilled\n") == ("unknown", "Killed")
     assert arguments.parser_verdict(125, "") == ("unknown", "exit 125")
+
+
+# What vLLM 0.27.1 says, shortened in the middle.
+BAD_MODE = """\
+  File "/usr/lib/python3.11/argparse.py", line 2534, in _get_value
+    result = type_func(arg_string)
+  File "/usr/local/lib/python3.11/dist-packages/vllm/config/compilation.py", line 868, in validate_cudagraph_mode_before
+    return CUDAGraphMode[value.upper()]
+KeyError: 'NONSENSE'
+"""
+BAD_KEY = """\
+usage: vllm serve [model_tag] [options]
+vllm serve: error: argument --compilation-config/-cc: 1 validation error for CompilationConfig
+cudagraph_modee
+  Unexpected keyword argument [type=unexpected_keyword_argument, input_value='NONE', input_type=str]
+    For further information visit https://errors.pydantic.dev/2.14/v/unexpected_keyword_argument
+"""
+
+
+def test_an_error_while_a_value_is_read_is_an_objection():
+    assert arguments.parser_verdict(1, BAD_MODE) == ("fail", "a value cannot be read: KeyError: 'NONSENSE'")
+    elsewhere = BAD_MODE.replace("in _get_value", "in parse_args")
+    assert arguments.parser_verdict(1, elsewhere) == ("unknown", "KeyError: 'NONSENSE'")
+
+
+def test_an_objection_of_several_lines_is_told_whole():
+    status, found = arguments.parser_verdict(2, BAD_KEY)
+    assert status == "fail"
+    assert found.startswith("argument --compilation-config/-cc: 1 validation error for CompilationConfig cudagraph_modee Unexpected keyword")
+    assert "further" not in found and "\n" not in found
