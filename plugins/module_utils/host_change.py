@@ -180,7 +180,7 @@ def begin(arguments):
     reasons = outline.lacking_images()
     if reasons:
         raise release.ReleaseError("; ".join(reasons) + "; nothing was stopped")
-    if not outline.changed and not request.get("prove"):
+    if not outline.changed and request.get("prove") is None:
         return dict(result, instances=outline.host.report(outline.wanted, outline.actions, False) if outline.wanted else {}, job=None)
     if request.get("fence"):
         remember(params, epoch=request["fence"]["epoch"], owner=request["fence"]["owner"])
@@ -332,7 +332,7 @@ class Change:
                 self.step("arm", self.arm)
             self.step("switch", self.switch, outline)
             self.result["changed"] = True
-        if self.request.get("prove"):
+        if self.request.get("prove") is not None:
             self.prove_all(outline)
         else:
             self.result["outcome"] = "done" if outline.changed else "unchanged"
@@ -353,7 +353,7 @@ class Change:
         return dict(survey_manifest(outline.host.release_files(entry, release_id)), name=name, release={"id": release_id})
 
     def may_go_back(self):
-        return self.request["state"] in ("present", "previous") and bool(self.request.get("prove"))
+        return self.request["state"] in ("present", "previous") and self.request.get("prove") is not None
 
     def prepare(self, outline):
         """All that can be done before anything stops: releases on disk, images here, the engine's own parser content."""

@@ -219,7 +219,7 @@ def drift(manifest, found, survey, state, proof, action):
     running = [c for c in survey.get("containers") or () if (c.get("labels") or {}).get(INSTANCE_LABEL) == manifest["name"] and c.get("state") == "running"]
     if running and (running[0].get("labels") or {}).get(RELEASE_LABEL) != found.get("release"):
         layers.append("container")
-    if any(item["rule"] == "endpoint.attested" and item["status"] == "fail" for item in (proof or {}).get("findings") or ()):
+    if any(item.get("rule") == "endpoint.attested" and item["status"] == "fail" for item in (proof or {}).get("findings") or ()):
         layers.append("patched files")
     before, now = state.get("driver"), (survey.get("driver") or {}).get("version")
     if before and now and before != now:

@@ -36,7 +36,8 @@ def product(fleet, given):
               "fleet_images_lock": state + "/images.lock.yml"}
     for name in SECRET_VARIABLES:
         if name in given or name == "fleet_registry_password":
-            result[name] = "{{ lookup('ansible.builtin.file', '%s/%s') }}" % (state, name)
+            value = "{{ lookup('ansible.builtin.file', '%s/%s') }}" % (state, name)
+            result[name] = {"rehearsal": value} if name == "fleet_gateway_clients" else value
     for name in given:
         if name.startswith("fleet_") and name.endswith(("_hook", "_key")) and name not in SECRET_VARIABLES:
             # The operator's commands act on the true balancer, and a signature vouches for the true fleet.

@@ -10,10 +10,11 @@ import tarfile
 import types
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action import diagnose, plan, record, status, survey
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, reaching, workspace
 
 
 class HostVars(dict):
@@ -23,13 +24,15 @@ class HostVars(dict):
 
 
 @pytest.fixture
-def act(monkeypatch):
+def act(monkeypatch, tmp_path_factory):
     """Run an action with arguments and host variables; the result and what was shown."""
     monkeypatch.setattr(ActionBase, "run", lambda self, tmp=None, task_vars=None: {})
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path_factory.mktemp("run")))
 
     def run(module, hosts=None, execute=None, check_mode=False, **args):
         made = object.__new__(module.ActionModule)
         made._task = types.SimpleNamespace(args=args, check_mode=check_mode)
+        made._play_context = made._templar = None
         shown = []
         made._display = types.SimpleNamespace(display=lambda text, color=None: shown.append(text))
         made._execute_module = execute
@@ -42,17 +45,30 @@ def act(monkeypatch):
     return run
 
 
-def test_survey_hands_on_what_the_host_found(act):
-    result, _shown = act(survey, execute=lambda **_kwargs: {"survey": {"schema": 1}}, request={})
-    assert result["survey"]["schema"] == 1 and result["survey"]["controller_epoch_s"] > 0 and result["changed"] is False
+@pytest.fixture
+def answers(monkeypatch):
+    """What each host says when it is looked at."""
+    said = {}
+    monkeypatch.setattr(fan_out, "ask", lambda action, requests, entry, hostvars, deadline_s: {
+        host: dict({"proof": {}, "load": {}}, **said[host]) for host in requests})
+    monkeypatch.setattr(reaching, "reach", lambda hosts, *_more: {host: {"status": "pass", "findings": [], "sure": False, "kind": None} for host in hosts})
+    return said
 
 
-def test_survey_of_a_host_that_refuses_the_login_says_so(act):
-    def execute(**_kwargs):
-        raise AnsibleConnectionFailure("root@192.0.2.1: Permission denied (publickey).")
+def test_survey_keeps_what_each_host_found_for_later_tasks(act, answers):
+    answers["a2-1"] = {"survey": {"schema": 1, "instances": {"one": {"release": "r", "manifest": {"model": "M"}}}}, "asked_epoch_s": 5.0}
+    answers["a2-2"] = {"survey": {"schema": 1, "instances": {}}}
+    result, _shown = act(survey, {"a2-2": {}, "a2-1": {}}, request={})
+    assert result["installed"] == {"a2-2": [], "a2-1": ["one"]} and result["known"] == ["one"] and result["changed"] is False
+    kept = workspace.load("surveys")
+    assert list(kept) == ["a2-2", "a2-1"] and kept["a2-1"]["controller_epoch_s"] == 5.0
 
-    result, _shown = act(survey, execute=execute, request={})
-    assert result["survey"]["unreachable"] and result["survey"]["kind"] == "authentication" and "failed" not in result
+
+def test_survey_of_a_host_that_refuses_the_login_says_so(act, answers):
+    answers["a2-1"] = {"unreachable": True, "msg": "root@192.0.2.1: Permission denied (publickey)."}
+    result, _shown = act(survey, {"a2-1": {}}, request={})
+    assert "SSH refuses the login" in result["unreachable_hosts"]["a2-1"] and "failed" not in result
+    assert workspace.load("surveys")["a2-1"]["kind"] == "authentication"
 
 
 def test_plan_names_a_misspelt_variable_before_any_host_is_asked(act):
@@ -63,18 +79,26 @@ def test_plan_names_a_misspelt_variable_before_any_host_is_asked(act):
 
 def test_plan_asks_every_host_of_the_play(act):
     result, _shown = act(plan, {"a2-1": {}, "a2-2": {}}, stage="intent")
-    assert sorted(result["requests"]) == ["a2-1", "a2-2"] and result["changed"] is False
+    assert sorted(workspace.load("requests")) == ["a2-1", "a2-2"] and result["changed"] is False
 
 
-def test_status_has_a_row_for_a_host_that_was_not_asked(act):
-    result, shown = act(status, {"a2-1": {}}, survey="looked", proof="proved")
-    assert [row["host"] for row in result["instances"]] == ["a2-1"] and "was not asked" in shown
+def test_status_has_a_row_for_a_host_that_does_not_answer(act, tmp_path):
+    workspace.save("surveys", {"a2-1": {"unreachable": True, "error": "no route"}})
+    workspace.save("proof", {})
+    result, shown = act(status, {"a2-1": {}}, report_directory=str(tmp_path))
+    assert [row["host"] for row in result["instances"]] == ["a2-1"] and "no route" in shown
+
+
+def test_status_without_a_survey_is_one_line(act):
+    assert act(status, {"a2-1": {}})[0]["msg"] == "no earlier task of this run left surveys; run the whole playbook"
 
 
 def test_record_keeps_the_failure_of_a_host(act, tmp_path):
-    made = {"hosts": {"a2-1": {"instances": [{
-        "name": "qwen", "model": "Qwen3-0.6B", "devices": ["/dev/davinci3"], "port": 8000, "patch_set": None}]}}}
-    result, shown = act(record, {"a2-1": {"__fleet_failure": "no answer"}}, plan=made, differences={}, directory=str(tmp_path))
+    workspace.save("plan", {"hosts": {"a2-1": {"instances": [{
+        "name": "qwen", "model": "Qwen3-0.6B", "devices": ["/dev/davinci3"], "port": 8000, "patch_set": None}]}}})
+    workspace.save("differences", {})
+    workspace.save("run", {"directory": str(tmp_path)})
+    result, shown = act(record, {"a2-1": {"__fleet_failure": "no answer"}})
     assert result["failed_hosts"] == ["a2-1"] and "failed" in shown
     assert json.loads((tmp_path / "run.json").read_text())["instances"][0]["reason"] == "no answer"
 
@@ -89,8 +113,9 @@ def test_diagnose_prints_what_the_host_said(act):
 
 def test_diagnose_packs_an_archive_that_only_its_owner_may_read(act, tmp_path):
     archive = tmp_path / "new" / "a2-1.tar.gz"
+    workspace.save("surveys", {"a2-1": {"host": {"api_key": "x", "note": "planted"}}})
     result, _shown = act(diagnose, {"a2-1": {}}, execute=lambda **_kwargs: {"files": dict(FILES)}, instances=[], archive=str(archive),
-                         survey={"host": {"api_key": "x", "note": "planted"}}, secrets=["planted"])
+                         secrets=["planted"])
     assert result["archive"] == str(archive) and "files" not in result
     assert archive.stat().st_mode & 0o777 == 0o600
     with tarfile.open(archive) as packed:
@@ -115,7 +140,9 @@ def test_plan_learns_from_every_builder(act, tmp_path):
         {"target": f"r:5000/x:{host}", "origin": f"q/x:{host}", "digest": "sha256:1", "base_digest": "sha256:2"}, {"skipped": True}]}}
         for host in ("a2-1", "a3-1")}
     hosts["a2-2"] = {"fleet_images_lock": str(lock), "__acquire_built": {"skipped": True, "results": []}}
-    given = {"stage": "complete", "built": []}
+    given = {"stage": "complete"}
+    workspace.save("surveys", {})
+    workspace.save("run", {"directory": str(tmp_path), "nonce": "0", "overrides": {}})
     assert act(plan, hosts, check_mode=True, **given)[0]["changed"] and not lock.exists()
     assert act(plan, hosts, **given)[0]["changed"] is True
     assert [f"r:5000/x:{host}:" in lock.read_text() for host in ("a2-1", "a3-1")] == [True, True]

@@ -12,12 +12,13 @@ import sys
 import types
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible import constants
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.action import reach, survey
+from ansible_collections.vllm_ascend.fleet.plugins.action import reach
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import reachability
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import reaching, ssh_target
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, looking, reaching, ssh_target
 
 GOOD = {"status": "pass", "cells": ["ok"] * 7, "findings": [], "kind": None, "sure": False}
 FACTS = {"host": "a2-2", "hostname": "192.0.2.2", "port": 22, "addresses": ["192.0.2.2"], "error": "Connection refused"}
@@ -70,30 +71,48 @@ def test_a_missing_library_is_one_line(monkeypatch):
     assert act(reach, {})[0] == {"failed": True, "msg": "paramiko is not installed"}
 
 
-def unreachable(**arguments):
-    return {"unreachable": True, "msg": "ssh: connect to host 192.0.2.2 port 22: Connection refused"}
+def looked(answer, reach=None):
+    """The survey of a2-2 after it said that, or was not asked."""
+    asked = []
+
+    def ask(action, requests, entry, hostvars, deadline_s):
+        asked.extend(requests)
+        return {host: dict({"proof": {}, "load": {}}, **answer) for host in requests}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fan_out, "ask", ask)
+        notes = []
+        action = types.SimpleNamespace(_display=types.SimpleNamespace(vv=notes.append), _task=None, _play_context=None)
+        found = looking.look(action, {"hostvars": {"a2-2": {}}}, ["a2-2"], reach={"a2-2": reach} if reach else None)[0]["a2-2"]
+    return found, asked, notes
+
+
+@pytest.fixture(autouse=True)
+def own_workspace(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+
+UNREACHABLE = {"unreachable": True, "msg": "ssh: connect to host 192.0.2.2 port 22: Connection refused"}
 
 
 def test_a_host_that_surely_fails_is_not_tried(probing):
-    found = act(survey, {"request": {}, "reach": REFUSED}, execute=None)[0]["survey"]
+    found, asked, _notes = looked({}, REFUSED)
     assert found["unreachable"] and found["kind"] == "port" and "reach.port" in found["error"]
-    assert probing == []
+    assert probing == [] and asked == []
 
 
 def test_what_ansible_gets_through_to_counts_more_than_the_probe(probing):
-    doubtful = dict(REFUSED, sure=False)
-    found = act(survey, {"request": {}, "reach": doubtful}, execute=lambda **arguments: {"survey": {"schema": 1}})[0]["survey"]
+    found = looked({"survey": {"schema": 1}}, dict(REFUSED, sure=False))[0]
     assert found["schema"] == 1 and "controller_epoch_s" in found
 
 
 def test_a_survey_that_answers_asks_no_probe(probing):
-    act(survey, {"request": {}}, execute=lambda **arguments: {"survey": {"schema": 1}})
+    looked({"survey": {"schema": 1}})
     assert probing == []
 
 
 def test_only_a_host_without_survey_is_asked_why(probing):
-    found = act(survey, {"request": {}}, execute=unreachable)[0]["survey"]
-    assert probing == [(["a2-2"], survey.REACH_DEADLINE_S)]
+    found = looked(UNREACHABLE)[0]
+    assert probing == [(["a2-2"], looking.REACH_DEADLINE_S)]
     assert "systemctl enable --now sshd" in found["remedy"]
 
 
@@ -102,18 +121,13 @@ def test_without_a_probe_ansibles_own_words_count(error, monkeypatch):
     def missing(*arguments):
         raise error
     monkeypatch.setattr(reaching, "reach", missing)
-
-    def fails(**arguments):
-        raise AnsibleConnectionFailure("Permission denied (publickey).")
-    result, _shown, notes = act(survey, {"request": {}}, execute=fails)
-    assert result["survey"]["kind"] == "authentication"
-    assert str(error) in notes[0]
+    found, _asked, notes = looked({"unreachable": True, "msg": "Permission denied (publickey)."})
+    assert found["kind"] == "authentication" and str(error) in notes[0]
 
 
 def test_a_probe_that_finds_nothing_leaves_ansibles_words(monkeypatch):
     monkeypatch.setattr(reaching, "reach", lambda *arguments: {"a2-2": GOOD})
-    found = act(survey, {"request": {}}, execute=lambda **arguments: {"failed": True, "msg": "No space left on device"})[0]["survey"]
-    assert found["kind"] == "disk"
+    assert looked({"failed": True, "msg": "No space left on device"})[0]["kind"] == "disk"
 
 
 def test_a_run_that_asks_nobody_does_not_load_paramiko():

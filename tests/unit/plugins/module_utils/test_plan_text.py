@@ -3,22 +3,41 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import hashlib
+
+import pytest
+
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import plan_text
+
+
+FILES = {"u.service": "unit", "environment": "e", "manifest.json": "{}"}
 
 
 def instance(name, release="b" * 12):
     return {"name": name, "devices": ["/dev/davinci2", "/dev/davinci3"], "port": 8002, "patch_set": {"name": "gemma4", "id": "0" * 12},
-            "image": "registry:5000/ascend/vllm-ascend:v1", "image_name": "vllm", "release": {"id": release} if release else None}
+            "image": "registry:5000/ascend/vllm-ascend:v1", "image_name": "vllm", "release": {"id": release, "files": FILES} if release else None, "unit": "u.service", "container": "c-" + name, "secret": False}
+
+
+def whole(name, **changes):
+    """The survey's entry of an instance that is to the last byte as its release says, and its container."""
+    hashes = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in FILES.items()}
+    found = {"release": "b" * 12, "sha256": hashes, "secret": None, "unit": {
+        "active_state": "active", "unit_sha256": hashes["u.service"], "needs_reload": False, "unit_file_state": "enabled"}}
+    return dict(found, **changes)
+
+
+def container(name, release="b" * 12):
+    return {"name": "c-" + name, "state": "running", "labels": {"vllm-ascend-fleet.release": release}}
 
 
 def test_what_will_be_done_follows_from_what_runs():
     plan = {"hosts": {"h": {"notes": [], "instances": [
         instance("same"), instance("down"), instance("other"), instance("new"), instance("unbuilt", None)]}}}
     survey = {"instances": {
-        "same": {"release": "b" * 12, "unit": {"active_state": "active"}},
+        "same": whole("same"),
         "down": {"release": "b" * 12, "unit": {"active_state": "failed"}},
         "other": {"release": "a" * 12, "unit": {"active_state": "active"}},
-    }}
+    }, "containers": [container("same")]}
     found = plan_text.differences(plan, {"h": survey})["h"]
     assert {name: entry["action"] for name, entry in found.items()} == {
         "same": "keep", "down": "start", "other": "replace", "new": "install", "unbuilt": "build"}
@@ -94,8 +113,8 @@ def test_texts_that_are_the_same_say_so():
 
 
 def test_what_is_new_or_as_wanted_has_no_diff():
-    made = {"hosts": {"h": {"notes": [], "instances": [full("one")]}}}
-    kept = {"h": {"instances": {"one": {"release": "b" * 12, "unit": {"active_state": "active"}}}}}
+    made = {"hosts": {"h": {"notes": [], "instances": [full("one", unit="u.service")]}}}
+    kept = {"h": {"instances": {"one": whole("one")}, "containers": [container("one")]}}
     assert plan_text.changes(made, {}, None) == [] and plan_text.changes(made, kept, None) == []
 
 
@@ -106,3 +125,26 @@ def test_what_left_the_inventory_is_told_only_of_hosts_that_list_their_instances
     assert plan_text.left_over({}, surveys) == {}
     assert plan_text.left_over_lines({"h": ["old", "one"]}) == ["h: left the inventory: old, one; deploy.yml -e prune=true removes what left"]
     assert plan_text.left_over_lines({"h": ["old"]}, True) == ["h: left the inventory: old; removed by this run"]
+
+
+@pytest.mark.parametrize("found, running", [
+    ({"sha256": {}}, "b" * 12),
+    ({"secret": {"hmac": "x", "mode": "0600"}}, "b" * 12),
+    ({"unit": dict(whole("one")["unit"], unit_sha256="edited")}, "b" * 12),
+    ({"unit": dict(whole("one")["unit"], needs_reload=True)}, "b" * 12),
+    ({"unit": dict(whole("one")["unit"], unit_file_state="disabled")}, "b" * 12),
+    ({}, "a" * 12),
+    ({}, None),
+])
+def test_what_was_altered_is_repaired(found, running):
+    made = {"hosts": {"h": {"notes": [], "instances": [instance("one")]}}}
+    survey = {"instances": {"one": whole("one", **found)}, "containers": [container("one", running)] if running else []}
+    assert plan_text.differences(made, {"h": survey}, {"h": None})["h"]["one"]["action"] == "repair"
+
+
+def test_a_secret_is_compared_by_its_keyed_hash():
+    made = {"hosts": {"h": {"notes": [], "instances": [dict(instance("one"), secret=True)]}}}
+    survey = {"instances": {"one": whole("one", secret={"hmac": "x", "mode": "0600"})}, "containers": [container("one")]}
+    assert [plan_text.differences(made, {"h": survey}, {"h": wanted})["h"]["one"]["action"] for wanted in ("x", "y", None)] == ["keep", "repair", "repair"]
+    survey["instances"]["one"]["secret"]["mode"] = "0644"
+    assert plan_text.differences(made, {"h": survey}, {"h": "x"})["h"]["one"]["action"] == "repair"

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 
+import pytest
+
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery
 
 
@@ -16,21 +18,8 @@ def instance(name, **extra):
 DIFFERENCES = {"old": {"action": "replace", "before": "was"}, "fresh": {"action": "install", "before": None},
                "same": {"action": "keep", "before": "new"}, "good": {"action": "replace", "before": "was"}}
 INSTANCES = [instance(name) for name in DIFFERENCES]
-FOUND = {"old": {"release": "was", "manifest": {"name": "old", "port": 7000}}, "same": {"release": "new", "manifest": {"name": "same"}},
-         "good": {"release": "was", "manifest": None}}
 PROVEN = {"good": {"ready": True, "elapsed_s": 3.1}, "old": {"ready": False, "findings": [
     {"status": "fail", "rule": "endpoint.model", "found": "another", "expected": "old", "remedy": "look"}]}}
-
-
-def test_only_what_was_changed_and_not_proven_goes_back():
-    assert recovery.to_revert(INSTANCES, FOUND, {"changed": True}, PROVEN) == {
-        "previous": [{"name": "old", "port": 7000, "release": {"id": "was"}}], "absent": [{"name": "fresh"}]}
-
-
-def test_a_release_that_put_itself_back_leaves_nothing_to_do():
-    nothing = {"previous": [], "absent": []}
-    assert recovery.to_revert(INSTANCES, FOUND, {"failed": True}, {}) == nothing
-    assert recovery.to_revert(INSTANCES, FOUND, {}, {}) == nothing
 
 
 def test_every_instance_of_the_plan_has_an_outcome():
@@ -128,3 +117,37 @@ def test_a_survey_without_what_will_be_gone():
     assert seen["chips"][2]["holders"] == ["alien"] and seen["chips"][2]["processes"] == before["chips"][2]["processes"]
     assert recovery.without(survey, []) is survey and recovery.without(None, ["old"]) is None
     assert recovery.without({"unreachable": True}, ["old"]) == {"unreachable": True}
+
+
+def test_the_way_back_is_a_plan_of_what_ran_before():
+    made, differences = recovery.way_back({"h": dict(SURVEY, instances=dict(SURVEY["instances"], b=dict(
+        SURVEY["instances"]["b"], manifest={"name": "b", "model": "B", "port": 8000, "served_model_name": "B"}))), "gone": {"unreachable": True}})
+    assert differences == {"h": {"b": {"action": "replace", "before": "r2", "after": "r1"}}}
+    assert list(made["hosts"]) == ["h"] and [each["name"] for each in made["hosts"]["h"]["instances"]] == ["b"]
+    assert recovery.way_back({"h": SURVEY}, hosts=["other"])[1] == {}
+
+
+@pytest.mark.parametrize("change, action, words", [
+    ({}, "keep", None),
+    ({}, "replace", "inventory (ours)"),
+    ({"whole": False}, "keep", "files (the host's)"),
+    ({"unit_sha256": "edited"}, "replace", "files (both)"),
+    ({"running": "other"}, "keep", "container (the host's)"),
+    ({"driver": "25.5.1"}, None, "driver 25.5.0 -> 25.5.1 (the host's)"),
+    ({"attested": "fail"}, "keep", "patched files (the host's)"),
+])
+def test_drift_is_told_layer_by_layer_and_whose_doing_it_is(change, action, words):
+    found = {"release": "r1", "whole": change.get("whole", True), "sha256": {"u.service": "s"}, "unit": {"unit_sha256": change.get("unit_sha256", "s")}}
+    labels = {"vllm-ascend-fleet.instance": "one", "vllm-ascend-fleet.release": change.get("running", "r1")}
+    survey = {"containers": [{"labels": labels, "state": "running"}], "driver": {"version": change.get("driver", "25.5.0")}}
+    proof = {"findings": [{"rule": "endpoint.attested", "status": change.get("attested", "pass")}]}
+    assert recovery.drift({"name": "one", "unit": "u.service"}, found, survey, {"driver": "25.5.0"}, proof, action) == words
+
+
+def test_a_host_has_work_when_something_differs_does_not_answer_or_was_cut_off():
+    entry, keep, ready = {"instances": [{"name": "one"}]}, {"one": {"action": "keep"}}, {"one": {"ready": True}}
+    assert not recovery.has_work(entry, keep, ready, {"state": {"state": "serving"}})
+    assert recovery.has_work(entry, {"one": {"action": "repair"}}, ready)
+    assert recovery.has_work(entry, keep, {"one": {"ready": False}}) and recovery.has_work(entry, keep, None)
+    assert recovery.has_work(entry, keep, ready, {"state": {"state": "proving"}})
+    assert not recovery.has_work({"instances": []}, {}, None, {"state": {"state": "proving"}})

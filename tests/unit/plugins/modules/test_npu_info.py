@@ -4,6 +4,7 @@
 """npu_info as a host runs it: a process of its own, a scripted npu-smi, the true /proc of this machine."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -180,7 +181,10 @@ def test_paths_weights_and_instances(npu_smi, tmp_path):
     assert result["paths"][str(tmp_path / "none" / "deeper")]["exists"] is False and result["paths"][str(tmp_path / "none" / "deeper")]["free_bytes"] > 0
     assert result["paths"]["/dev/null"]["kind"] == "character"
     assert result["instances"]["gemma"]["release"] == "0123456789ab" and result["instances"]["gemma"]["manifest"] == {"release": "0123456789ab"}
-    assert result["instances"]["new"] == {"release": None, "previous": None, "manifest": None, "unit": None} or result["instances"]["new"]["unit"]
+    assert result["instances"]["gemma"]["sha256"] == {"manifest.json": hashlib.sha256(b'{"release": "0123456789ab"}').hexdigest()}
+    assert result["instances"]["gemma"]["whole"] is None
+    new = result["instances"]["new"]
+    assert (new["release"], new["previous"], new["manifest"], new["sha256"], new["secret"]) == (None, None, None, {}, None)
 
 
 @pytest.mark.parametrize("texts", [False, True])

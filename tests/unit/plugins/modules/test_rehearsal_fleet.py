@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rehearsal
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import intent, rehearsal
 from ansible_collections.vllm_ascend.fleet.plugins.modules import rehearsal_fleet as module
 
 FAKE = r'''#!%(python)s -IS
@@ -89,7 +89,7 @@ class Docker:
         command.write_text(FAKE % {"python": sys.executable, "path": str(self.path)})
         command.chmod(0o755)
         (tmp_path / "host_keys").mkdir()
-        for name in ("ca.crt", "registry.crt", "registry.key", "id_ed25519", "id_ed25519.pub", "fleet_registry_password", "fleet_api_key",
+        for name in ("ca.crt", "registry.crt", "registry.key", "id_ed25519", "id_ed25519.pub", *intent.SECRET_VARIABLES,
                      "host_keys/a2-1", "host_keys/a2-1.pub"):
             (tmp_path / name).write_text(name + "\n")
         (tmp_path / "registry.names").write_text("DNS:quay.io,DNS:registry.rehearsal\n")

@@ -1,0 +1,334 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The actions of a rollout, with anchors and hosts that say what the test wants."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import pytest
+from ansible import constants
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.vllm_ascend.fleet.plugins.action import change, gateway, rollout, traffic
+from ansible_collections.vllm_ascend.fleet.plugins.lookup.rollout import LookupModule
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import lease_host
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rollout as domain
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, lean, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal
+
+HOSTS = ["h1", "h2", "h3"]
+INSTANCE = {"name": "one", "served_model_name": "M", "model": "M", "port": 8000, "unit": "u.service", "container": "c", "image": "i", "arguments": [], "environment": {},
+            "devices": [], "patch_set": None, "release": {"id": "b" * 12, "files": {}}, "ready_timeout_s": 5, "stop_timeout_s": 5, "secret": False}
+
+
+class HostVars(dict):
+    raw_get = dict.__getitem__
+
+
+class Fleet:
+    """Everything that is asked over SSH, answered here."""
+
+    def __init__(self, folder):
+        self.folder, self.hosts, self.asked, self.changes = folder, HostVars({host: {} for host in HOSTS}), [], {}
+        self.down, self.drain = set(), {"drained": True, "running": 0, "waiting": 0, "arrived": 0, "still_arriving": False, "error": None}
+        self.load = {"running": 1, "waiting": 0, "kv_usage": 0.1, "max_num_seqs": 100}
+
+    def ask(self, action, requests, entry, hostvars, deadline_s):
+        self.asked.append((entry, sorted(requests)))
+        found = {}
+        for host, given in requests.items():
+            if host in self.down:
+                found[host] = {"unreachable": True, "msg": "Connection refused"}
+            elif entry == "lease_host:answer":
+                found[host] = lease_host.answer(dict(given, directory=str(self.folder / host)))
+            elif entry == "look:answer":
+                found[host] = {"survey": SURVEY, "proof": {"one": {"ready": True, "findings": []}}, "load": {"one": self.load}}
+            elif entry == "drain_host:answer":
+                found[host] = {"instances": {"one": self.drain}, "elapsed_s": 1.0}
+        return found
+
+    def run(self, module, check_mode=False, host="h1", batch=None, **args):
+        made = object.__new__(module.ActionModule)
+        made._task = types.SimpleNamespace(args=args, check_mode=check_mode)
+        self.shown = []
+        made._display = types.SimpleNamespace(display=lambda text, color=None: self.shown.append(text), warning=self.shown.append, vv=self.shown.append)
+        made._play_context = made._templar = made._connection = None
+        made.validate_argument_spec = lambda spec: (None, {key: args.get(key, rule.get("default")) for key, rule in spec.items()})
+        return made.run(task_vars={"hostvars": self.hosts, "ansible_play_hosts_all": HOSTS, "ansible_play_batch": batch or [host], "inventory_hostname": host})
+
+    def events(self):
+        return Journal(self.folder / "reports" / "run").events()
+
+
+SURVEY = {"instances": {"one": {"release": "a" * 12, "previous": None, "manifest": INSTANCE, "unit": {"active_state": "active"}}}, "state": {}, "engine": {}}
+
+
+@pytest.fixture
+def fleet(tmp_path, monkeypatch):
+    made = Fleet(tmp_path)
+    monkeypatch.setattr(ActionBase, "run", lambda self, tmp=None, task_vars=None: {})
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path / "tmp"))
+    monkeypatch.setattr(fan_out, "ask", made.ask)
+    (tmp_path / "tmp").mkdir()
+    plan = {"hash": "p", "hosts": {host: {"instances": [INSTANCE], "engine": "docker", "engine_path": "/d", "state_directory": "/s"} for host in HOSTS}}
+    for name, content in {
+            "plan": plan, "differences": {host: {"one": {"action": "replace"}} for host in HOSTS}, "surveys": {host: SURVEY for host in HOSTS},
+            "proof": {host: {"one": {"ready": True, "findings": []}} for host in HOSTS}, "run": {"directory": str(tmp_path / "reports" / "run")},
+            "rollout_settings": {
+                "policy": domain.policy({})[0], "racks": dict.fromkeys(HOSTS), "anchors": HOSTS, "state_directories": dict.fromkeys(HOSTS, "/s"),
+                "report_directory": str(tmp_path / "reports"), "ledger_key": None, "traffic": {"gateways": [], "gateway": {}, "hooks": {}}}}.items():
+        workspace.save(name, content)
+    return made
+
+
+def settings(**policy):
+    kept = workspace.load("rollout_settings")
+    kept["policy"].update(policy)
+    workspace.save("rollout_settings", kept)
+
+
+def begin(fleet, **more):
+    return fleet.run(rollout, stage="begin", work=HOSTS, parameters={"model": ""}, **more)
+
+
+def test_a_plan_is_shown_with_its_hash_and_an_agreed_hash_is_held_to(fleet):
+    shown = fleet.run(rollout, stage="plan", work=HOSTS)
+    assert shown["batches"] == [["h1"], ["h2"], ["h3"]] and "plan hash: " + shown["hash"] in "\n".join(fleet.shown)
+    refused = begin(fleet, plan_hash="other")
+    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not (fleet.folder / "reports").exists()
+    assert "failed" not in begin(fleet, plan_hash=shown["hash"])
+    assert fleet.events()[0]["evidence"]["hash"] == shown["hash"]
+
+
+def test_a_second_controller_is_refused_by_name_and_changes_nothing(fleet):
+    begin(fleet)
+    owner = fleet.events()[0]["evidence"]["owner"]
+    for host in HOSTS:
+        path = fleet.folder / host / "rollout.json"
+        path.write_text(json.dumps(dict(json.loads(path.read_text()), owner=dict(owner, host="elsewhere", name="bob"))))
+    workspace.save("rollout", {})
+    workspace.save("run", {"directory": str(fleet.folder / "reports" / "second")})
+    plan = workspace.load("plan")
+    plan["hosts"]["h1"]["instances"][0]["port"] = 9
+    workspace.save("plan", plan)
+    refused = begin(fleet)
+    assert refused["failed"] and "bob@elsewhere" in refused["msg"] and "take_over=true" in refused["msg"]
+    assert not (fleet.folder / "reports" / "second").exists()
+    assert "failed" not in begin(fleet, take_over=True)
+
+
+def test_one_anchor_less_is_enough_and_two_less_are_not(fleet):
+    fleet.down = {"h3"}
+    assert "failed" not in begin(fleet)
+    fleet.down = {"h2", "h3"}
+    workspace.save("rollout", {})
+    assert "2 must" in begin(fleet)["msg"]
+
+
+def test_a_batch_goes_when_budget_load_and_lease_allow(fleet):
+    begin(fleet)
+    assert fleet.run(rollout, stage="batch")["go"] == ["h1"]
+    event = fleet.events()[-1]
+    assert event["event"] == "batch.begin" and event["evidence"]["capacity"][0]["ok"] and "1 to change + 0 not proven = 1" in event["message"]
+
+
+@pytest.mark.parametrize("break_it, words", [
+    (lambda fleet: fleet.down.add("h3"), "h3: it does not answer"),
+    (lambda fleet: fleet.load.update(running=99), "at most 160 requests"),
+    (lambda fleet: fleet.load.update(error="HTTP 404 from /metrics"), "(HTTP 404 from /metrics); allow that with -e ignore_load=true"),
+    (lambda fleet: fleet.run(rollout, stage="request", request="pause"), "pause was asked for"),
+    (lambda fleet: fleet.run(rollout, stage="request", request="abort"), "abort was asked for"),
+    (lambda fleet: [lease_host.answer({"directory": str(fleet.folder / host), "act": "take", "epoch": 9, "owner": {"name": "bob"}, "seconds": 9, "rollout": "x",
+                                       "plan": "y", "take_over": "z"}) for host in HOSTS], "the lease is lost, so nothing further is done"),
+])
+def test_a_batch_is_held_with_its_reason(fleet, monkeypatch, break_it, words):
+    monkeypatch.setattr("ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.reaching.reach", lambda hosts, *_more: {})
+    begin(fleet)
+    break_it(fleet)
+    monkeypatch.setattr("ansible_collections.vllm_ascend.fleet.plugins.module_utils.reachability.explain", lambda *_args: {
+        "unreachable": True, "kind": "port", "error": "it does not answer", "remedy": "look"})
+    held = fleet.run(rollout, stage="batch")
+    assert held["go"] == [] and words in held["why"] and fleet.events()[-1]["event"] == "hold"
+    ended = fleet.run(rollout, stage="end")
+    assert ended["failed"] and ended["outcome"] == "held" and words in ended["msg"]
+    assert [event["event"] for event in fleet.events()] == ["rollout.begin", "hold", "rollout.end"]
+
+
+def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
+    begin(fleet)
+    fleet.load["error"] = "silent"
+    assert fleet.run(rollout, stage="batch", ignore_load=True)["go"] == ["h1"] and fleet.events()[-1]["evidence"]["ignored_load"]
+
+
+def test_nothing_follows_a_host_that_went_back(fleet):
+    begin(fleet)
+    fleet.run(rollout, stage="batch")
+    Journal(fleet.folder / "reports" / "run").write("step.end", "h1", 0, "change", False, evidence={"outcome": "reverted"})
+    fleet.run(rollout, stage="batch_end")
+    assert fleet.run(rollout, stage="batch", host="h2")["why"] == "h1 ended reverted; nothing further is touched"
+
+
+def test_what_was_done_goes_back_when_the_policy_says_so(fleet):
+    settings(on_failure="revert")
+    begin(fleet)
+    journal = Journal(fleet.folder / "reports" / "run")
+    for host, outcome in (("h1", "done"), ("h2", "reverted")):
+        journal.write("step.end", host, 0, "change", outcome == "done", evidence={"outcome": outcome})
+    assert fleet.run(rollout, stage="revert")["hosts"] == ["h1"] and LookupModule().run(["revert"]) == ["h1"]
+    settings(on_failure="hold")
+    assert fleet.run(rollout, stage="revert")["hosts"] == [] and LookupModule().run(["revert"]) == ["!all"]
+
+
+def test_the_play_learns_its_hosts_and_batches(fleet):
+    assert LookupModule().run(["hosts"]) == ["!all"] and LookupModule().run(["serial"]) == [1]
+    settings(batches=[1, 2])
+    begin(fleet)
+    assert LookupModule().run(["hosts"]) == ["h1", "h2", "h3"] and LookupModule().run(["serial"]) == [1, 1, 1] or LookupModule().run(["serial"]) == [1, 2]
+
+
+def test_a_rollout_that_was_cut_off_goes_on_in_its_own_journal(fleet):
+    begin(fleet)
+    workspace.save("rollout", {})
+    workspace.save("run", {"directory": str(fleet.folder / "reports" / "z-later")})
+    again = fleet.run(rollout, stage="begin", work=["h2", "h3"], parameters={})
+    assert again["directory"].endswith("reports/run") and fleet.events()[-1]["evidence"]["resumed"] is True
+    assert fleet.run(rollout, stage="parameters", report_directory=str(fleet.folder / "reports"))["parameters"] == {"model": ""}
+
+
+def test_a_rollout_that_is_done_is_in_the_ledger_and_gives_its_lease_back(fleet):
+    begin(fleet)
+    journal = Journal(fleet.folder / "reports" / "run")
+    for host in HOSTS:
+        journal.write("step.end", host, 0, "change", True, evidence={"outcome": "done"})
+    ended = fleet.run(rollout, stage="end")
+    assert ended["outcome"] == "done" and "failed" not in ended
+    assert json.loads((fleet.folder / "h1" / "rollout.json").read_text())["released"] is True
+    assert "failed" not in fleet.run(rollout, stage="verify", report_directory=str(fleet.folder / "reports"))
+    assert "there is nothing to go on with" in fleet.run(rollout, stage="parameters", report_directory=str(fleet.folder / "reports"))["msg"]
+
+
+def test_without_what_came_before_each_stage_is_one_line(fleet):
+    (fleet.folder / "tmp" / "vllm_ascend_fleet" / "rollout_settings.json").unlink()
+    for stage in ("plan", "begin", "batch", "end"):
+        assert "run the whole playbook" in fleet.run(rollout, stage=stage)["msg"]
+    assert "no rollout is on record" in fleet.run(rollout, stage="parameters", report_directory=str(fleet.folder))["msg"]
+    assert "cannot be read" in fleet.run(rollout, stage="verify", report_directory=str(fleet.folder))["msg"]
+
+
+# --- traffic
+
+
+def test_out_and_in_are_journalled(fleet):
+    begin(fleet)
+    assert fleet.run(traffic, state="out")["cut"] == 0 and fleet.run(traffic, state="in")["moved"] == []
+    assert [(event["event"], event["step"], event["ok"]) for event in fleet.events()[1:]] == [
+        ("step.begin", "drain", None), ("step.end", "drain", True), ("step.begin", "admit", None), ("step.end", "admit", True)]
+
+
+@pytest.mark.parametrize("found, policy, words", [
+    ({"drained": False, "error": "silent"}, {}, "whether one is idle is not known: silent"),
+    ({"drained": False, "running": 2}, {"drain_at_deadline": "fail"}, "2 request(s) still run after 600 s"),
+])
+def test_a_drain_that_is_not_proven_stops_the_host_before_its_change(fleet, found, policy, words):
+    settings(**policy)
+    begin(fleet)
+    fleet.drain.update(found)
+    failed = fleet.run(traffic, state="out")
+    assert failed["failed"] and words in failed["msg"] and fleet.events()[-1]["ok"] is False
+
+
+def test_streams_that_are_cut_are_counted(fleet):
+    begin(fleet)
+    fleet.drain.update(drained=False, running=2, waiting=1)
+    assert fleet.run(traffic, state="out")["cut"] == 3 and any("3 stream(s) still ran" in text for text in fleet.shown)
+
+
+@pytest.mark.parametrize("script, fails", [("test $FLEET_HOST/$FLEET_INSTANCE/$FLEET_STATE = h1/one/drain", False), ("echo no such pool >&2; exit 3", True)])
+def test_a_balancer_of_the_operator_is_told_by_a_hook(fleet, script, fails):
+    kept = workspace.load("rollout_settings")
+    kept["traffic"]["hooks"] = {"drain": ["/bin/sh", "-c", script]}
+    workspace.save("rollout_settings", kept)
+    begin(fleet)
+    done = fleet.run(traffic, state="out")
+    assert done.get("failed", False) is fails
+    if fails:
+        assert "the hook /bin/sh for one on h1 ended with 3: no such pool" in done["msg"]
+
+
+# --- change
+
+
+def changing(monkeypatch, result, begun=None):
+    calls = []
+
+    def execute(action, entry, arguments, task_vars):
+        calls.append((entry, arguments))
+        if entry == "host_change:begin":
+            return dict({"changed": True, "diff": [], "actions": ["stop u.service"], "instances": {}, "job": {"state": "running"}}, **(begun or {}))
+        if isinstance(result, Exception):
+            raise result
+        return {"job": {"state": "succeeded", "result": result}}
+    monkeypatch.setattr(lean, "execute", execute)
+    return calls
+
+
+RESULT = {"outcome": "done", "changed": True, "message": None, "proof": {}, "instances": {}, "reverted": [], "removed": [], "quarantined": False, "steps": [
+    {"step": "switch", "time": 1.0, "elapsed_s": 2.0, "ok": True, "message": None}]}
+
+
+def test_a_change_is_followed_to_its_end(fleet, monkeypatch):
+    calls = changing(monkeypatch, RESULT)
+    done = fleet.run(change)
+    assert done["changed"] and done["outcome"] == "done" and workspace.load("change.h1")["actions"] == ["stop u.service"]
+    assert calls[0][1]["request"]["instances"][0]["name"] == "one" and calls[0][1]["request"]["prove"]["rounds"] == 3 and calls[0][1]["request"]["fence"] is None
+
+
+@pytest.mark.parametrize("more, words", [
+    ({"outcome": "reverted", "message": "one: x"}, "h1: one: x -- the release before is back and proven"),
+    ({"outcome": "down", "message": "one: x -- AND the release before is down: y"}, "h1: one: x -- AND the release before is down: y"),
+    ({"outcome": "failed", "message": "one: x", "changed": False}, "h1: one: x -- nothing was changed"),
+    ({"outcome": "failed", "message": "one: x", "quarantined": True}, "h1: one: x -- its NPUs are to blame, not the release"),
+])
+def test_a_change_that_ends_otherwise_fails_in_one_line(fleet, monkeypatch, more, words):
+    changing(monkeypatch, dict(RESULT, **more))
+    assert fleet.run(change)["msg"] == words
+
+
+def test_in_a_rollout_a_change_is_fenced_named_and_journalled(fleet, monkeypatch):
+    begin(fleet)
+    fleet.run(rollout, stage="batch")
+    calls = changing(monkeypatch, RESULT)
+    fleet.run(change, rollout=True)
+    given = calls[0][1]
+    assert given["id"] == "run-h1" and given["request"]["fence"]["epoch"] == 1 and given["request"]["instances"][0]["stability_window_s"] == 30, "a canary"
+    assert [(event["event"], event["step"]) for event in fleet.events()[-3:]] == [("step.begin", "change"), ("step.end", "switch"), ("step.end", "change")]
+    assert fleet.events()[-1]["evidence"]["outcome"] == "done"
+
+
+def test_a_host_that_is_lost_meanwhile_is_told_and_not_dropped(fleet, monkeypatch):
+    begin(fleet)
+    changing(monkeypatch, AnsibleConnectionFailure("gone"))
+    failed = fleet.run(change, rollout=True, patience_s=0)
+    assert failed["failed"] and "it finishes by itself, or its timer brings back what ran before" in failed["msg"] and "unreachable" not in failed
+    assert fleet.events()[-1]["evidence"]["outcome"] == "unreachable"
+
+
+def test_a_refusal_of_the_host_is_told_with_what_it_means(fleet, monkeypatch):
+    calls = changing(monkeypatch, RESULT, {"failed": True, "msg": "unit u.service is masked"})
+    assert fleet.run(change)["msg"] == "h1: unit u.service is masked; nothing was changed" and len(calls) == 1
+
+
+def test_check_mode_follows_no_job(fleet, monkeypatch):
+    calls = changing(monkeypatch, RESULT)
+    assert fleet.run(change, check_mode=True)["changed"] and len(calls) == 1 and calls[0][1]["check"] is True
+
+
+# --- gateway
+
+
+def test_a_fleet_without_gateways_asks_nobody(fleet):
+    assert fleet.run(gateway) == {"changed": False, "addresses": {}} and fleet.asked == []
