@@ -59,7 +59,7 @@ except Exception as _error:
 _say(_answer)
 '''
 # Their text is written for the user.
-KNOWN = ("CommandError", "JobError", "ReleaseError", "SupplyError", "ValueError")
+KNOWN = ("CommandError", "Fenced", "JobError", "ReleaseError", "SupplyError", "ValueError")
 
 
 @functools.lru_cache(maxsize=None)
@@ -135,9 +135,11 @@ def command(python, fallbacks, path="-"):
 def answer(rc, stdout, stderr):
     """What came back, in the shape of a module's result: the program's answer, or ``failed`` with what was said instead."""
     for line in reversed(stdout.splitlines()):
-        if line.startswith(MARK):
+        # A greeting may end without a line break.
+        dummy, mark, packed = line.rpartition(MARK)
+        if mark:
             try:
-                return json.loads(zlib.decompress(base64.b64decode(line[len(MARK):].strip())).decode("utf-8"))
+                return json.loads(zlib.decompress(base64.b64decode(packed.strip())).decode("utf-8"))
             except (ValueError, zlib.error):
                 break
     return {"failed": True, "rc": rc, "msg": "", "module_stdout": stdout[-2000:], "module_stderr": stderr[-2000:]}
