@@ -128,8 +128,9 @@ def command(python, fallbacks, path="-"):
     """
     if python:
         return "exec %s %s" % (python, path)
-    return "for p in %s; do command -v \"$p\" >/dev/null 2>&1 && exec \"$p\" %s; done; echo 'no Python was found on this host' >&2; exit 127" % (
-        " ".join(fallbacks), path)
+    # A shim of pyenv's is there and ends with 127, before it has read anything, when there is nothing behind it.
+    return ("for p in %s; do command -v \"$p\" >/dev/null 2>&1 || continue; \"$p\" %s; rc=$?; [ $rc -eq 127 ] || exit $rc; done; "
+            "echo 'no Python was found on this host' >&2; exit 127") % (" ".join(fallbacks), path)
 
 
 def answer(rc, stdout, stderr):

@@ -181,8 +181,10 @@ def shell(command, text, path=os.environ["PATH"]):
 
 
 def test_the_first_python_that_the_host_has_runs_it(tmp_path):
-    (tmp_path / "python3.99").symlink_to(sys.executable)
-    done = shell(program.command(None, ["no-such-python", "python3.99"]), b"import sys; print(sys.executable)", str(tmp_path))
-    assert done.stdout.decode().strip() == str(tmp_path / "python3.99")
-    none = shell(program.command(None, ["no-such-python"]), b"")
-    assert none.returncode == 127 and b"no Python was found on this host" in none.stderr
+    script(tmp_path / "shim", "echo 'pyenv: command not found' >&2; exit 127\n")
+    script(tmp_path / "first", "exec %s \"$@\"\n" % sys.executable)
+    script(tmp_path / "second", "echo second\n")
+    done = shell(program.command(None, ["no-such-python", "shim", "first", "second"]), b"import sys; print('first'); sys.exit(3)", str(tmp_path))
+    assert (done.stdout.decode().strip(), done.returncode) == ("first", 3)
+    none = shell(program.command(None, ["no-such-python", "shim"]), b"", str(tmp_path))
+    assert none.returncode == 127 and none.stderr.endswith(b"no Python was found on this host\n")
