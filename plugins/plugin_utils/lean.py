@@ -37,6 +37,8 @@ def _by_file(action, python, fallbacks, text):
     try:
         path = action._connection._shell.join_path(folder, "program.py")
         action._transfer_data(path, text)
+        # It may hold a secret, and how a connection copies a file is its own affair.
+        action._remote_chmod([path], "0600")
         action._fixup_perms2([folder, path])
         return action._low_level_execute_command(program.command(python, fallbacks, action._connection._shell.quote(path)), sudoable=True)
     finally:

@@ -59,7 +59,7 @@ except Exception as _error:
 _say(_answer)
 '''
 # Their text is written for the user.
-KNOWN = ("CommandError", "JobError", "ReleaseError", "SupplyError", "ValueError")
+KNOWN = ("CommandError", "Fenced", "JobError", "ReleaseError", "SupplyError", "ValueError")
 
 
 @functools.lru_cache(maxsize=None)
@@ -128,16 +128,19 @@ def command(python, fallbacks, path="-"):
     """
     if python:
         return "exec %s %s" % (python, path)
-    return "for p in %s; do command -v \"$p\" >/dev/null 2>&1 && exec \"$p\" %s; done; echo 'no Python was found on this host' >&2; exit 127" % (
-        " ".join(fallbacks), path)
+    # A shim of pyenv's is there and ends with 127, before it has read anything, when there is nothing behind it.
+    return ("for p in %s; do command -v \"$p\" >/dev/null 2>&1 || continue; \"$p\" %s; rc=$?; [ $rc -eq 127 ] || exit $rc; done; "
+            "echo 'no Python was found on this host' >&2; exit 127") % (" ".join(fallbacks), path)
 
 
 def answer(rc, stdout, stderr):
     """What came back, in the shape of a module's result: the program's answer, or ``failed`` with what was said instead."""
     for line in reversed(stdout.splitlines()):
-        if line.startswith(MARK):
+        # A greeting may end without a line break.
+        dummy, mark, packed = line.rpartition(MARK)
+        if mark:
             try:
-                return json.loads(zlib.decompress(base64.b64decode(line[len(MARK):].strip())).decode("utf-8"))
+                return json.loads(zlib.decompress(base64.b64decode(packed.strip())).decode("utf-8"))
             except (ValueError, zlib.error):
                 break
     return {"failed": True, "rc": rc, "msg": "", "module_stdout": stdout[-2000:], "module_stderr": stderr[-2000:]}

@@ -16,12 +16,14 @@ import time
 import paramiko
 
 LOG = "ssh_stub"
+# A shell that is this machine's, with both streams, its exit status, and what it asks answered while it runs.
+LIVE = "live"
 logging.getLogger(LOG).addHandler(logging.NullHandler())
 logging.getLogger(LOG).propagate = False
 
 
 class Fleet:
-    """behaviour: {address: {"users": {name: [key]}, "password", "shell": callable(command, given) -> bytes, "mute", "greeting", "close",
+    """behaviour: {address: {"users": {name: [key]}, "password", "shell": callable(command, given) -> bytes, or LIVE, "mute", "greeting", "close",
     "host_key", "also": whether a key is not enough, "thinks": seconds before a login is answered}}; addresses that are not named get default."""
 
     def __init__(self, default):
@@ -103,6 +105,16 @@ class _Host(paramiko.ServerInterface):
         return True
 
     def _answer(self, channel, command):
+        try:
+            self._run(channel, command)
+        except OSError:
+            channel.close()   # whoever asked has left
+
+    def _run(self, channel, command):
+        if self.how["shell"] == LIVE:
+            self.fleet.commands.append(command)
+            run_live(channel, command)
+            return
         given = b""
         while True:
             data = channel.recv(4096)
@@ -118,6 +130,35 @@ class _Host(paramiko.ServerInterface):
 def run_here(command, given):
     """A host that is this machine."""
     return subprocess.run(["/bin/sh", "-c", command], input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
+
+
+def run_live(channel, command):
+    process = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def feed():
+        try:
+            for data in iter(lambda: channel.recv(65536), b""):
+                process.stdin.write(data)
+                process.stdin.flush()
+            process.stdin.close()
+        except OSError:
+            process.stdout.close()   # it wanted no more
+
+    def complain():
+        for data in iter(lambda: process.stderr.read1(65536), b""):
+            channel.sendall_stderr(data)
+
+    pumps = [threading.Thread(target=pump, daemon=True) for pump in (feed, complain)]
+    for pump in pumps:
+        pump.start()
+    try:
+        for data in iter(lambda: process.stdout.read1(65536), b""):
+            channel.sendall(data)
+        channel.send_exit_status(process.wait())
+        pumps[1].join()
+    finally:
+        process.kill()
+        channel.close()
 
 
 def known_hosts_line(names, key):
