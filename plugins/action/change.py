@@ -111,6 +111,8 @@ class ActionModule(ActionBase):
             params.update(engine=entry["engine"], engine_path=entry["engine_path"], state_directory=entry["state_directory"])
             leaving = workspace.load("left_over", {}).get(host, []) if args["prune"] else []
         else:
+            if args["instances"] is None and host not in surveys:
+                raise workspace.Missing("this run has not looked at %s, so nobody knows what is installed there: name the instances, or survey first" % host)
             instances = [known.get(name, {"name": name}) for name in (args["instances"] if args["instances"] is not None else known)]
             found = surveys.get(host) or {}
             params.update({key: (found.get("engine") or {}).get(source) for key, source in (("engine", "name"), ("engine_path", "path"))})
