@@ -14,14 +14,12 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import (
-    bench_plan, bench_result, bench_runner, bench_text, comparison, monitoring, recovery, slo, sweep)
+    bench_plan, bench_runner, bench_text, comparison, monitoring, recovery, slo, sweep)
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, lean, program, report, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import benchmarking, history, lean, report, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import follow
 
-# A result of yesterday is not continued.
-MAX_AGE_S = 24 * 3600
 REPEATS_WITH_REGRESSION = 5
 
 
@@ -125,10 +123,7 @@ class ActionModule(ActionBase):
                 self._display.display(f"{host}: would run: {' '.join(words)}")
             return {"changed": bool(planned["stopped"][host]), "state": "not measured", "reason": "check mode", "left": []}
         directory = self._value(task_vars["hostvars"], host, "fleet_state_directory", "/var/lib/vllm-ascend-fleet")
-        started = lean.execute(self, "bench_runner:begin", {
-            "id": planned["job"], "state_directory": directory, "fresh": args["fresh"],
-            "program": program.text("bench_runner:main", {}).decode("ascii"),
-            "plan": bench_plan.runner_plan(steps, os.path.basename(steps[0]["argv"][0]), MAX_AGE_S)}, task_vars)
+        started = lean.execute(self, "bench_runner:begin", benchmarking.start(planned["job"], steps, directory, args["fresh"]), task_vars)
         if started.get("failed") or "job" not in started:
             return {"changed": False, "state": "failed", "reason": started.get("msg") or "the job was not started", "left": []}
         if not started["changed"]:
@@ -145,7 +140,7 @@ class ActionModule(ActionBase):
                 f"the host cannot be reached ({' '.join(str(error).split())[:200]}); its job goes on: run the same again to collect what it measured")}
         job = ended.get("job") or {}
         left = (job.get("result") or {}).get("results") or []
-        return dict(self._outcome(steps, left, job, ended), changed=bool(planned["stopped"][host]), left=left)
+        return dict(benchmarking.outcome(steps, left, job, ended), changed=bool(planned["stopped"][host]), left=left)
 
     def _forget(self, dummy, task_vars):
         """What is kept here need not be kept there; what is missing is measured by the next start of the same job."""
@@ -157,19 +152,6 @@ class ActionModule(ActionBase):
                 self._display.warning(f"{host}: the job {planned['job']} was not removed: {forgotten.get('msg')}")
         return {"changed": False}
 
-    @staticmethod
-    def _outcome(steps, left, job, ended):
-        """{"state", "reason"} of a host from what its job left."""
-        bad = [one for one in left if one["problems"]]
-        if job.get("state") != "succeeded":
-            return {"state": "incomplete" if left else "failed", "reason": ended.get("msg") or "the job %s: %s" % (
-                job.get("state") or "is out of sight", job.get("reason") or "no reason given")}
-        if bad:
-            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-            title = next(step["title"] for step in steps if step["key"] == bad[0]["key"])
-            return {"state": "incomplete", "reason": f"{title}: {bad[0]['problems'][0]}{more}; run the same again to measure what is missing"}
-        return {"state": "measured", "reason": None}
-
     # -- after ---------------------------------------------------------------------------------------------------------
 
     def _judge(self, args, task_vars):
@@ -177,13 +159,14 @@ class ActionModule(ActionBase):
         directory = pathlib.Path(planned["directory"])
         loaded = catalogue_files.load_benchmarks(self._value(hostvars, next(iter(planned["steps"])), "fleet_catalogue_directories", []))
         catalogue = catalogue_files.load(self._value(hostvars, next(iter(planned["steps"])), "fleet_catalogue_directories", []))
+        context = {"run": planned["run_id"], "suite": planned["suite"]["name"], "label": planned["label"], "catalogue": catalogue}
         records, hosts = [], {}
         for host, steps in planned["steps"].items():
             if not steps:
                 continue
             measured = workspace.load("benchmark." + host, {})
             hosts[host] = {"state": measured.get("state") or "not measured", "reason": measured.get("reason") if measured else "the host could not be reached"}
-            records += self._records(host, steps, measured.get("left") or [], surveys.get(host) or {}, catalogue, planned, directory)
+            records += benchmarking.records(host, steps, measured.get("left") or [], surveys.get(host) or {}, context, directory, self._display.warning)
         if self._task.check_mode:
             return {"changed": False, "failures": {}, "verdict": "pass", "page": ""}
         result = self._compare(records, planned, loaded, catalogue, hostvars)
@@ -197,36 +180,6 @@ class ActionModule(ActionBase):
         self._say(result, directory)
         return {"changed": False, "failures": failures, "verdict": result["verdict"], "file": str(directory / "benchmark.json"),
                 "page": monitoring.benchmark_text(result, time.time())}
-
-    def _records(self, host, steps, left, survey, catalogue, planned, directory):
-        manifests = {manifest["name"]: manifest for manifest in recovery.installed(survey)}
-        platform = next((name for name, entry in sorted(catalogue["platforms"].items()) if survey.get("family") in entry["families"]), None)
-        by_key, made = {step["key"]: step for step in steps}, []
-        for one in left:
-            step = by_key.get(one["key"])
-            if step is None:
-                continue
-            found = bench_result.read(step["tool"], one.get("text"), one.get("output") or "", step["wanted"])
-            source = self._keep(directory, host, step, one)
-            made.append(bench_plan.record(step, one, found, {
-                "run": planned["run_id"], "host": host, "suite": planned["suite"]["name"], "label": planned["label"], "platform": platform,
-                "manifest": manifests.get(step["instance"]) or {"name": step["instance"]}, "driver": (survey.get("driver") or {}).get("version"),
-                "source": source}))
-        return made
-
-    def _keep(self, directory, host, step, one):
-        """Put the tool's own result beside the report; its name there, or None when it left none."""
-        if not one.get("text"):
-            return None
-        name = "-".join(bench_plan.re.sub(r"[^A-Za-z0-9.]+", "_", part) for part in (step["instance"], step["workload"], f"run{step['run']}")) + ".json"
-        path = directory / "benchmark" / host / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(one["text"].strip() + "\n", encoding="utf-8")
-        except OSError as error:
-            self._display.warning(f"{path} was not written: {error}")
-            return None
-        return str(path.relative_to(directory))
 
     def _compare(self, records, planned, loaded, catalogue, hostvars):
         host = next(iter(planned["steps"]))

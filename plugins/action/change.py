@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
     def _in_rollout(self, rollout, host, args, task_vars):
         """The change as one step of a rollout: journal before and after, and a name that stays the same when the rollout is resumed."""
         journal, batch, started = rollout.journal, rollout.kept.get("number"), time.monotonic()
-        journal.write("step.begin", host, batch, "change", expected_s=rollout.kept["expected"].get("change"))
+        journal.write("step.begin", host, batch, "change", expected_s=rollout.usual(host, "change"))
         try:
             result, kept = self._change(host, args, task_vars, rolling.change_id(journal.run, host), rollout.fence(),
                                         rollout.rules["canary_window_s"] if not batch else 0)
@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
         evidence["findings"] = [finding for proof in (kept.get("proof") or {}).values() for finding in proof["findings"] if finding["status"] != "pass"]
         journal.write("step.end", host, batch, "change", kept["outcome"] in ("done", "unchanged"), round(time.monotonic() - started, 3),
                       message=result.get("msg") or kept.get("message") or "", evidence=evidence)
-        self._display.display(rolling.step_line(host, "change", time.monotonic() - started, rollout.kept["expected"].get("change"), kept["outcome"]))
+        self._display.display(rolling.step_line(host, "change", time.monotonic() - started, rollout.usual(host, "change"), kept["outcome"]))
         return result
 
     def _change(self, host, args, task_vars, identity, fence, window_s=0):

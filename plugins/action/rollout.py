@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
         made = rolling.Rollout(self, task_vars)
         composed = made.compose(args["work"])
         if args["work"]:
-            for line in made.describe(composed, made.expected()):
+            for line in made.describe(composed, made.expected(args["work"])):
                 self._display.display(line)
         return {"changed": False, "hash": composed["hash"], "batches": composed["batches"], "refusals": composed["refusals"]}
 

@@ -33,7 +33,7 @@ class ActionModule(ActionBase):
             journal = rollout.journal if "directory" in rollout.kept else None
             batch = rollout.kept.get("number")
             if journal:
-                journal.write("step.begin", host, batch, step, expected_s=rollout.kept["expected"].get(step))
+                journal.write("step.begin", host, batch, step, expected_s=rollout.usual(host, step))
             try:
                 mover = traffic.Traffic(rollout)
                 found = mover.drain(host) if step == "drain" else mover.admit(host)
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
             if journal:
                 journal.write("step.end", host, batch, step, True, round(time.monotonic() - started, 3), message=message, evidence=found)
             if journal:
-                self._display.display(rolling.step_line(host, step, time.monotonic() - started, rollout.kept["expected"].get(step), message))
+                self._display.display(rolling.step_line(host, step, time.monotonic() - started, rollout.usual(host, step), message))
             if found.get("cut"):
                 self._display.warning(f"{host}: {found['cut']} stream(s) still ran at the deadline and will be cut")
             return {"changed": bool(found["moved"]), "host": host, **found}

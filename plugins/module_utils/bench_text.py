@@ -121,6 +121,14 @@ def gate_lines(findings):
             for item in findings if item["status"] != "pass"]
 
 
+def pair_lines(verdicts):
+    """A rollout's first hosts beside their neighbours."""
+    rows = [("CANARY", "NEIGHBOUR", "MODEL", "WORKLOAD", "METRIC", "CANARY", "NEIGHBOUR", "RATIO", "VERDICT")]
+    rows += [(verdict["canary"], verdict["neighbour"], row["model"], row["workload"], row["metric"], _number(row["new"]), _number(row["old"]),
+              _ratio(row), row["verdict"]) for verdict in verdicts for row in verdict["metrics"]]
+    return [""] + table(rows) + [""] if len(rows) > 1 else []
+
+
 def series_lines(series, metric):
     """One metric over time."""
     rows = [("TIME", "HOST", "INSTANCE", "MODEL", "WORKLOAD", "RELEASE", "LABEL", metric.upper())]

@@ -28,6 +28,16 @@ POLICY = {
     "anchors": ((list,), []),
     "performance": ((dict, type(None)), None),
 }
+# name -> (types, default): the keys of fleet_rollout.performance.
+PERFORMANCE = {
+    "suite": ((str,), None),
+    "workloads": ((list,), []),
+    "concurrency": ((list,), []),
+    "repeats": ((int,), 5),
+    "minimum_effect": ((float,), 0.05),
+    "confidence": ((float,), 0.95),
+}
+PERFORMANCE_DEFAULTS = dict((name, default) for name, (dummy, default) in PERFORMANCE.items())
 CHOICES = {"on_failure": ("hold", "revert"), "drain_at_deadline": ("cut", "wait", "fail")}
 # vLLM 0.18.0 without --max-num-seqs, on a server with little more memory than an NPU has.
 DEFAULT_MAX_NUM_SEQS = 256
@@ -54,9 +64,35 @@ def policy(given):
     for name, value in [("batches", each) for each in result["batches"]] + [("max_unavailable", result["max_unavailable"])]:
         if value is not None and share(value, 100) is None:
             problems.append("fleet_rollout: %s has %r, which is neither a count of hosts nor a percentage such as \"25%%\"" % (name, value))
+    if result["performance"] is not None:
+        problems.extend(performance_problems(result["performance"]))
     if not result["batches"]:
         problems.append("fleet_rollout: batches is empty; the first is the canary, such as [1, \"25%\"]")
     return result, problems
+
+
+def performance_problems(given):
+    """What is wrong with fleet_rollout.performance, one line each."""
+    problems = ["fleet_rollout: performance: unknown key '%s'%s" % (name, did_you_mean(name, PERFORMANCE)) for name in sorted(given) if name not in PERFORMANCE]
+    for name, (types, default) in PERFORMANCE.items():
+        value = given.get(name, default)
+        if not isinstance(value, types) or isinstance(value, bool):
+            problems.append("fleet_rollout: performance: %s must be %s, not %r" % (name, " or ".join(t.__name__ for t in types), value))
+        elif name == "repeats" and value < 2:
+            problems.append("fleet_rollout: performance: repeats must be at least 2; one measurement has no spread to judge by")
+        elif name in ("minimum_effect", "confidence") and not 0 < value < 1:
+            problems.append("fleet_rollout: performance: %s must be between 0 and 1, not %r" % (name, value))
+    return problems
+
+
+def duration(batches, expected):
+    """How long batches take together, each as long as its slowest host; None when nothing is known of them.
+
+    :param dict expected: {host: {step: seconds}}.
+    """
+    if not any(expected.get(host) for batch in batches for host in batch):
+        return None
+    return sum(max(sum((expected.get(host) or {}).values()) for host in batch) for batch in batches if batch)
 
 
 def share(value, count):

@@ -11,7 +11,7 @@ import hmac
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, gateway, intent, lease, plan, plan_text, recovery, rollout
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lock_file, patch_set, release_files
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, lock_file, patch_set, release_files
 
 
 class PlanningError(Exception):
@@ -68,11 +68,12 @@ class Planning:
         if unknown:
             problems.append("fleet_rollout: anchors names %s, which is no host of this run%s" % (
                 ", ".join(map(str, unknown)), did_you_mean(unknown[0], self.settings)))
+        named = {"fleet_history": self._common("fleet_history", problems), "fleet_report_directory": self.report_directory}
         return {
             "policy": rules, "racks": {host: settings["fleet_rack"] for host, settings in self.settings.items()},
             "anchors": lease.anchors(self.settings, [host for host in rules["anchors"] if host in self.settings]),
             "state_directories": {host: settings["fleet_state_directory"] for host, settings in self.settings.items()},
-            "report_directory": self.report_directory, "ledger_key": self._common("fleet_ledger_key", problems),
+            "report_directory": self.report_directory, "history": history.address_of(named)[0], "ledger_key": self._common("fleet_ledger_key", problems),
             "gateway": chosen, "gateway_group": self._common("fleet_gateway_group", problems),
             "hooks": {name: self._common("fleet_%s_hook" % name, problems) for name in ("drain", "admit")}}
 

@@ -11,19 +11,19 @@ import json
 import os
 import pathlib
 import socket
-import statistics
 import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, host_change, lease, recovery, rollout
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.plan_text import shorten
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, ledger, looking, traffic, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateways, history, ledger, looking, performance, traffic, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, latest
 
 # Until the first batch renews it. Bringing images may take longer; whoever takes over meanwhile finds nothing half done.
 BEGIN_S = 600.0
 ASK_S = 20.0
-HISTORY = 5
+# Steps whose time is worth knowing beforehand.
+STEPS = ("drain", "change", "admit")
 
 
 class Held(Exception):
@@ -93,21 +93,49 @@ class Rollout:
         for model, worst in sorted(made["worst"].items()):
             lines.append("  capacity at the worst moment: %s keeps %d of %d proven replicas, at least %d must stay" % (
                 model, worst["left"], worst["ready"], worst["minimum"]))
-        per_host = sum(expected.values())
-        lines.append("  expected: about %s, from earlier rollouts" % minutes(per_host * len(made["batches"])) if expected
+        seconds = rollout.duration(made["batches"], expected)
+        lines.append("  expected: about %s, by what it took before" % minutes(seconds) if seconds is not None
                      else "  expected: no earlier rollout tells how long it takes")
         lines += ["  refused: " + text for text in made["refusals"]]
         lines += ["  plan hash: " + made["hash"], ""]
         return lines
 
-    def expected(self):
-        """{step: median seconds} of earlier rollouts of this controller."""
-        found = {}
-        for folder in latest(self.settings["report_directory"])[:HISTORY]:
-            for event in Journal(folder).events():
-                if event["event"] == "step.end" and event.get("ok") and event.get("elapsed_s") is not None:
-                    found.setdefault(event["step"], []).append(event["elapsed_s"])
-        return {step: statistics.median(values) for step, values in found.items()}
+    # --- how long it takes
+
+    def what(self, host):
+        """(models, platform) of a host: what its steps take time for."""
+        entry = workspace.load("plan")["hosts"].get(host) or {"instances": []}
+        return "+".join(sorted({instance["model"] for instance in entry["instances"] if instance.get("model")})) or None, entry.get("platform")
+
+    def history(self, work, default=None):
+        """What ``work(history)`` returns; a history that cannot be used never stops a rollout."""
+        return history.use(self.settings["history"], gateways.variable(self.task_vars, "fleet_history_password", None), self.action._display.warning, work, default)
+
+    def expected(self, hosts):
+        """{host: {step: seconds}}, by what was alike before; without what is not known."""
+        def read(one):
+            found = {}
+            for host in hosts:
+                model, platform = self.what(host)
+                for step in STEPS:
+                    if (step, model, platform) not in found:
+                        found[step, model, platform] = one.expected(step, model, platform)
+            return {host: {step: found[(step, *self.what(host))]["median_s"] for step in STEPS if found[(step, *self.what(host))]} for host in hosts}
+        return self.history(read, {})
+
+    def usual(self, host, step):
+        """How long a step of a host usually takes, None when that is not known."""
+        return (self.kept["expected"].get(host) or {}).get(step)
+
+    def remember(self, events):
+        """Keep how long the steps took that went well."""
+        rows = []
+        for event in events:
+            if event["event"] == "step.end" and event["step"] in STEPS and event.get("elapsed_s") is not None:
+                model, platform = self.what(event["host"])
+                rows.append({"run_id": self.journal.run, "host": event["host"], "step": event["step"], "seconds": event["elapsed_s"], "model": model,
+                             "platform": platform, "epoch_s": event["time"], "ok": bool(event.get("ok"))})
+        self.history(lambda one: one.record_steps(rows))
 
     # --- the lease
 
@@ -157,7 +185,7 @@ class Rollout:
     def begin(self, work, parameters, plan_hash="", take_over=False):
         """Open the journal, or go on in the one of a run that was cut off. :raises Held: before anything has changed."""
         plan, run = workspace.load("plan"), workspace.load("run")
-        wanted, made, expected = wish(plan), self.compose(work), self.expected()
+        wanted, made, expected = wish(plan), self.compose(work), self.expected(work)
         unfinished = self.unfinished(wanted)
         for line in self.describe(made, expected):
             self.tell(line)
@@ -169,12 +197,17 @@ class Rollout:
                        "playbooks/plan.yml" % (made["hash"], plan_hash))
         self.keep(directory=str(unfinished or run["directory"]), hash=made["hash"], batches=made["batches"], expected=expected,
                   hosts=[host for batch in made["batches"] for host in batch], offset=state["batch"] if state else 0)
+        if self.rules["performance"]:
+            try:
+                performance.Gate(self).suite()
+            except performance.CannotTell as error:
+                raise Held(str(error)) from error
         if self.check_mode:
             return
         dummy, reason = self.take(BEGIN_S, made["hash"], "asked for with take_over=true" if take_over else None)
         evidence = {"hash": made["hash"], "wish": wanted, "batches": made["batches"], "policy": self.rules, "owner": self.kept["owner"], "epoch": self.kept["epoch"],
                     "parameters": parameters, "taken_over": reason, "resumed": bool(unfinished), "worst": made["worst"]}
-        self.journal.write("rollout.begin", evidence=evidence, expected_s=sum(expected.values()) * len(made["batches"]) or None,
+        self.journal.write("rollout.begin", evidence=evidence, expected_s=rollout.duration(made["batches"], expected),
                            message="%s, %d host(s) in %d batch(es)" % ("goes on" if unfinished else "begins", len(self.kept["hosts"]), len(made["batches"])))
         if unfinished:
             self.tell("rollout %s was cut off and goes on; what is done stays done" % self.journal.run, color="yellow")
@@ -240,7 +273,7 @@ class Rollout:
         bad = [verdict for verdict in verdicts if not verdict["ok"]]
         if bad and not (self.settings.get("ignore_load") and all(verdict["ok"] is None for verdict in bad)):
             raise Held("capacity: %s%s" % (bad[0]["message"], "; allow that with -e ignore_load=true" if bad[0]["ok"] is None else ""))
-        self.journal.write("batch.begin", batch=number, message=words, expected_s=sum(self.kept["expected"].values()) or None, evidence={
+        self.journal.write("batch.begin", batch=number, message=words, expected_s=rollout.duration([hosts], self.kept["expected"]), evidence={
             "hosts": hosts, "budget": words, "capacity": verdicts, "ignored_load": bool(bad)})
         self.tell("batch %d of %d: %s -- %s; %s" % (
             number + 1, self.kept["offset"] + len(self.kept["batches"]), shorten(hosts), words,
@@ -256,6 +289,9 @@ class Rollout:
         outcomes = {host: state["hosts"].get(host, {}).get("outcome") for host in self.kept["batch"]}
         good = all(outcome in ("done", "unchanged") for outcome in outcomes.values())
         why = self.soak(number) if good and self.rules["soak_s"] else None
+        # A way back has no parameters and is not held up.
+        if good and not why and not number and self.rules["performance"] and state["begin"]["parameters"]:
+            why = performance.Gate(self).check()
         self.journal.write("batch.end", batch=number, ok=good and not why, message=why or "", evidence={"hosts": outcomes})
         if why:
             self.journal.write("hold", batch=number, message=why)
@@ -297,6 +333,7 @@ class Rollout:
         ended, words = rollout.outcome(outcomes, self.kept.get("held"), planned)
         self.journal.write("rollout.end", message=words, ok=ended == "done", evidence={"outcome": ended, "held": self.kept.get("held"), "hosts": outcomes})
         self.release()
+        self.remember(self.journal.events())
         ledger.append(pathlib.Path(self.settings["report_directory"]), self.journal, self.settings.get("ledger_key"), self.action._display)
         return ended, words
 

@@ -17,6 +17,7 @@ from ansible.plugins.action import ActionBase
 from referencing import Registry, Resource
 
 from ansible_collections.vllm_ascend.fleet.plugins.action import benchmark, history, scrape_targets, verify
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_result
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history as database
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import workspace
 
@@ -101,7 +102,7 @@ class World:
             left = []
             for number, step in enumerate(steps):
                 text = texts(host, number, step) if callable(texts) else texts
-                read = benchmark.bench_result.read(step["tool"], text, "", step["wanted"])
+                read = bench_result.read(step["tool"], text, "", step["wanted"])
                 left.append({"key": step["key"], "chain": step["chain"], "kept": False, "rc": 0, "output": "", "text": text, "problems": read["problems"],
                              "started_epoch_s": self.epoch + number, "ended_epoch_s": self.epoch + 13.0 + number,
                              "server": {"other_requests": 0, "busy_before": 0, "cache_hit_ratio": 0.99}, "tokenizer_sha256": None})

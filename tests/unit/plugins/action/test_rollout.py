@@ -17,7 +17,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.action import change, gateway
 from ansible_collections.vllm_ascend.fleet.plugins.lookup.rollout import LookupModule
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import lease_host
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rollout as domain
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, lean, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, lean, performance, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal
 
 HOSTS = ["h1", "h2", "h3"]
@@ -80,7 +80,7 @@ def fleet(tmp_path, monkeypatch):
             "proof": {host: {"one": {"ready": True, "findings": []}} for host in HOSTS}, "run": {"directory": str(tmp_path / "reports" / "run")},
             "rollout_settings": {
                 "policy": domain.policy({})[0], "racks": dict.fromkeys(HOSTS), "anchors": HOSTS, "state_directories": dict.fromkeys(HOSTS, "/s"),
-                "report_directory": str(tmp_path / "reports"), "ledger_key": None, "traffic": {"gateways": [], "gateway": {}, "hooks": {}}}}.items():
+                "report_directory": str(tmp_path / "reports"), "ledger_key": None, "history": str(tmp_path / "history.sqlite"), "traffic": {"gateways": [], "gateway": {}, "hooks": {}}}}.items():
         workspace.save(name, content)
     return made
 
@@ -332,3 +332,109 @@ def test_check_mode_follows_no_job(fleet, monkeypatch):
 
 def test_a_fleet_without_gateways_asks_nobody(fleet):
     assert fleet.run(gateway) == {"changed": False, "addresses": {}} and fleet.asked == []
+
+
+class Measuring:
+    """The jobs that measure, on a fleet of Gemma hosts."""
+
+    def __init__(self, fleet, monkeypatch, speed):
+        self.fleet, self.speed, self.jobs, self.talk = fleet, speed, {}, fleet.ask
+        self.broken = {}
+        instance = dict(INSTANCE, model="gemma-4-E2B-it", served_model_name="gemma-4-E2B-it", engine="docker", arguments=["/models/gemma-4-E2B-it"])
+        self.survey = dict(SURVEY, family="910b", instances={"one": dict(SURVEY["instances"]["one"], manifest=instance)})
+        plan = workspace.load("plan")
+        for host in HOSTS:
+            plan["hosts"][host].update(instances=[instance], platform="a2")
+        workspace.save("plan", plan)
+        workspace.save("surveys", {host: self.survey for host in HOSTS})
+        settings(performance={"suite": "gemma4", "workloads": ["1k/1k"]})
+        monkeypatch.setattr(fan_out, "ask", self.ask)
+        monkeypatch.setattr(performance, "PACE_S", 0.0)
+
+    def ask(self, action, requests, entry, hostvars, deadline_s):
+        if entry == "look:answer":
+            found = self.talk(action, requests, entry, hostvars, deadline_s)
+            return {host: dict(answer, survey=self.survey) if "survey" in answer else answer for host, answer in found.items()}
+        if entry == "bench_runner:begin":
+            self.jobs.update(requests)
+            return {host: {"changed": True, "job": {"state": "running"}} for host in requests}
+        if entry == "job_host:answer" and next(iter(requests.values()))["state"] != "absent":
+            return {host: self.ended(host) for host in requests}
+        return self.talk(action, requests, entry, hostvars, deadline_s)
+
+    def ended(self, host):
+        if host in self.broken:
+            return {"job": {"state": "failed", "reason": self.broken[host]}}
+        left = []
+        for number, step in enumerate(self.jobs[host]["plan"]["steps"]):
+            factor = self.speed(host) * (1 + 0.001 * (number % 3))
+            text = json.dumps({"num_prompts": 1, "duration": 12.75 / factor, "completed": 1, "failed": 0, "total_input_tokens": 1024,
+                               "total_output_tokens": 1024, "output_throughput": 80.31 * factor, "total_token_throughput": 160.62 * factor,
+                               "mean_ttft_ms": 121.3 / factor, "mean_tpot_ms": 12.35 / factor})
+            left.append({"key": step["key"], "chain": step["chain"], "kept": False, "rc": 0, "output": "", "text": text, "problems": [],
+                         "started_epoch_s": 1000.0 + number, "ended_epoch_s": 1013.0 + number, "tokenizer_sha256": None,
+                         "server": {"other_requests": 0, "busy_before": 0, "cache_hit_ratio": 0.99}})
+        return {"job": {"state": "succeeded", "result": {"complete": True, "results": left}}}
+
+    def canary(self):
+        """One rollout up to the end of its first batch; what it was held for, or None."""
+        assert "failed" not in begin(self.fleet)
+        self.fleet.run(rollout, stage="batch", batch=["h1"])
+        Journal(self.fleet.folder / "reports" / "run").write("step.end", "h1", 0, "change", True, 1.0, evidence={"outcome": "done"})
+        self.fleet.run(rollout, stage="batch_end", batch=["h1"])
+        return workspace.load("rollout").get("held")
+
+
+@pytest.mark.parametrize("speed, words", [
+    (lambda host: 1.0, None), (lambda host: 1.2 if host == "h1" else 1.0, None),
+    (lambda host: 0.7 if host == "h1" else 1.0, "worse than before: gemma-4-E2B-it 1k/1k output_throughput 0.700 times")])
+def test_a_canary_that_is_slower_than_its_neighbour_holds(fleet, monkeypatch, speed, words):
+    made = Measuring(fleet, monkeypatch, speed)
+    held = made.canary()
+    assert (held is None) if words is None else (words in held and "resume.yml" in held)
+    assert sorted(made.jobs) == ["h1", "h2"]
+    kept = json.loads((fleet.folder / "reports" / "run" / "performance.json").read_text())
+    assert kept["verdicts"][0]["canary"] == "h1" and kept["verdicts"][0]["neighbour"] == "h2" and len(kept["records"]) == 12
+    # Both are out while they are measured, and in again whatever came of it.
+    moves = [(event["host"], event["step"]) for event in fleet.events() if event["event"] == "step.end" and event["step"] in ("drain", "admit")]
+    assert moves == [("h1", "drain"), ("h2", "drain"), ("h1", "admit"), ("h2", "admit")]
+
+
+@pytest.mark.parametrize("prepare, words", [
+    (lambda made: made.broken.update(h2="no space left"), "h2 was not measured: the job failed: no space left"),
+    (lambda made: made.survey.update(family=None) or made.survey["instances"]["one"]["manifest"].update(model="other"), "no instance of h1 belongs to the suite"),
+    (lambda made: made.fleet.load.update(running=51), "h1 and h2 cannot be taken out of the traffic to measure"),
+    (lambda made: made.fleet.drain.update(error="silent"), "whether one is idle is not known: silent")])
+def test_what_cannot_be_told_pauses(fleet, monkeypatch, prepare, words):
+    made = Measuring(fleet, monkeypatch, lambda host: 1.0)
+    prepare(made)
+    held = made.canary()
+    assert "cannot tell whether it is as good as before: " in held and words in held
+    state = domain.replay(fleet.events())
+    assert not any(entry.get("out") for entry in state["hosts"].values())
+
+
+def test_a_suite_that_does_not_exist_is_refused_before_anything_is_touched(fleet, monkeypatch):
+    Measuring(fleet, monkeypatch, lambda host: 1.0)
+    settings(performance={"suite": "gemma5"})
+    refused = begin(fleet)
+    assert refused["failed"] and "the suite 'gemma5', which is not among deepseek_ab, gemma3, gemma4, qwen3, sweep; did you mean 'gemma4'?" in refused["msg"]
+
+
+def test_a_way_back_is_not_measured(fleet, monkeypatch):
+    made = Measuring(fleet, monkeypatch, lambda host: 0.5)
+    fleet.run(rollout, stage="begin", work=HOSTS)
+    fleet.run(rollout, stage="batch", batch=["h1"])
+    Journal(fleet.folder / "reports" / "run").write("step.end", "h1", 0, "change", True, 1.0, evidence={"outcome": "done"})
+    fleet.run(rollout, stage="batch_end", batch=["h1"])
+    assert not made.jobs and not workspace.load("rollout").get("held")
+
+
+def test_how_long_it_took_is_what_the_next_one_expects(fleet):
+    begin(fleet)
+    fleet.run(rollout, stage="batch", batch=["h1"])
+    for seconds in (10.0, 30.0, 12.0):
+        Journal(fleet.folder / "reports" / "run").write("step.end", "h1", 0, "change", True, seconds, evidence={"outcome": "done"})
+    fleet.run(rollout, stage="end")
+    fleet.run(rollout, stage="plan", work=HOSTS)
+    assert "expected: about 36 s, by what it took before" in "\n".join(fleet.shown)

@@ -78,6 +78,21 @@ def test_a_wrong_policy_is_told(given_, words):
     assert words in " ".join(rollout.policy(given_)[1])
 
 
+@pytest.mark.parametrize("given_, words", [
+    ({}, "performance: suite must be str, not None"), ({"suite": "gemma4", "repeat": 3}, "unknown key 'repeat'; did you mean 'repeats'?"),
+    ({"suite": "gemma4", "repeats": 1}, "one measurement has no spread to judge by"), ({"suite": "gemma4", "confidence": 95.0}, "must be between 0 and 1, not 95.0"),
+    ({"suite": "gemma4", "workloads": "1k/1k"}, "performance: workloads must be list, not '1k/1k'")])
+def test_a_wrong_performance_gate_is_told(given_, words):
+    assert words in " ".join(rollout.policy({"performance": given_})[1])
+    assert rollout.policy({"performance": {"suite": "gemma4"}})[1] == []
+
+
+def test_batches_take_as_long_as_their_slowest_hosts():
+    expected = {"h1": {"drain": 1.0, "change": 9.0}, "h2": {"change": 5.0}, "h3": {"change": 20.0}}
+    assert rollout.duration([["h1"], ["h2", "h3"], ["h4"]], expected) == 30.0
+    assert rollout.duration([["h4"]], expected) is None
+
+
 @pytest.mark.parametrize("unready, policy, may, words", [
     ({}, {}, True, "1 to change + 0 not proven = 1, and 1 may be out"),
     ({"h4": "no route"}, {}, False, "1 to change + 1 not proven (h4: no route) = 2, and 1 may be out"),
