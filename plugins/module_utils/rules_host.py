@@ -94,6 +94,24 @@ def unit_masked(view, instance):
         yield passed("%s is not masked" % instance["unit"], "not masked")
 
 
+@each("instance.files_unchanged", "Nobody has edited the installed unit by hand",
+      why="A hand edit keeps something alive that the inventory does not know; the next release would silently undo it.",
+      source="each release keeps the unit that it put in force, and its id is a hash over it")
+def files_unchanged(view, instance):
+    found = (view.peek("instances") or {}).get(instance["name"]) or {}
+    ours, in_force = (found.get("sha256") or {}).get(instance["unit"]), (found.get("unit") or {}).get("unit_sha256")
+    expected = "as release %s put it there" % found["release"] if found.get("release") else "nothing of ours"
+    remedy = ("put the edit into the inventory; to overwrite it: -e '{\"fleet_waivers\": [{\"rule\": \"instance.files_unchanged\", "
+              "\"reason\": \"...\"}]}'")
+    if found.get("whole") is False:
+        yield failed("the files of release %s were edited" % found["release"], expected, "diff them with playbooks/plan.yml; " + remedy)
+    elif ours and in_force and ours != in_force:
+        yield failed("/etc/systemd/system/%s was edited" % instance["unit"], expected, "diff -u %s/instances/%s/current/%s "
+                     "/etc/systemd/system/%s; %s" % (view.plan.get("state_directory"), instance["name"], instance["unit"], instance["unit"], remedy))
+    else:
+        yield passed("unchanged", expected)
+
+
 @rule("host.architecture", "The machine is one that images are built for",
       why="An image of another architecture is refused by the engine or ends in 'exec format error'.",
       source="vllm-ascend images are published for linux/arm64 and linux/amd64")

@@ -17,6 +17,7 @@ A3 = surveys.context("a3")
 DUO = surveys.context("310p")
 NAMES = dict((one["name"], index) for index, one in enumerate(A2["host_plan"]["instances"]))
 E2B, MOE, DENSE = "gemma-4-e2b-it", "gemma-4-26b-a4b-it", "gemma-4-31b-it"
+E2B_UNIT = "vllm-ascend-gemma-4-e2b-it.service"
 
 
 def at(name, path):
@@ -69,6 +70,10 @@ BROKEN = {
     "no systemd": (A2, [("survey.host.systemd.state", "offline")], "host.systemd", "fail", None, "offline", "systemctl"),
     "booting": (A2, [("survey.host.systemd.state", "starting")], "host.systemd", "unknown", None, "starting", "--wait"),
     "old systemd": (A2, [("survey.host.systemd.version", "219")], "host.systemd", "fail", None, "219", "230"),
+    "edited unit": (A2, [("survey.instances", {E2B: {"release": "0" * 12, "sha256": {E2B_UNIT: "a"}, "unit": {"unit_sha256": "b"}}})],
+                    "instance.files_unchanged", "fail", E2B, "was edited", "/instances/gemma-4-e2b-it/current/vllm-ascend-gemma-4-e2b-it.service"),
+    "edited release": (A2, [("survey.instances", {E2B: {"release": "0" * 12, "whole": False, "unit": None}})],
+                       "instance.files_unchanged", "fail", E2B, "the files of release 000000000000 were edited", "fleet_waivers"),
     "masked": (A2, [("survey.instances", {E2B: {"unit": {"unit_file_state": "masked", "load_state": "masked"}}})],
                "host.unit_masked", "fail", E2B, "masked", "systemctl unmask vllm-ascend-gemma-4-e2b-it.service"),
     "riscv": (A2, [("survey.host.architecture", "riscv64"), ("host_plan.architecture", "riscv64")], "host.architecture", "fail", None,
@@ -395,3 +400,9 @@ def test_no_shape_of_a_survey_ends_in_a_traceback(key, value):
                           "weights", "ports"])
 def test_what_could_not_be_read_blocks(key):
     assert gate.judge({"h": surveys.changed(A2, ("survey." + key, None))})["hosts"]["h"] != "pass"
+
+
+def test_a_lost_unit_is_put_back_without_asking():
+    lost = surveys.changed(A2, ("survey.instances", {E2B: {"release": "0" * 12, "whole": True, "sha256": {E2B_UNIT: "a"}, "unit": {"unit_sha256": None}}}))
+    found = [f for f in gate.judge({"h": lost})["findings"] if f["rule"] == "instance.files_unchanged" and f["instance"] == E2B]
+    assert [f["status"] for f in found] == ["pass"]
