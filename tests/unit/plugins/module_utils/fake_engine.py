@@ -21,7 +21,7 @@ class FakeEngine:
         self.cann = dict(QUIET, stdout='vllm-ascend-fleet: {"cann": "8.5.1"}\n')
         self.on_push = self.on_build = self.labelled = None
 
-    def run(self, args, timeout_s=60.0, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0):
+    def run(self, args, timeout_s=60.0, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0, tell=None):
         self.calls.append(list(args))
         verb = args[0]
         if verb == "pull":
