@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
     def _begin(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
         made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
-        return {"changed": False, "batches": made.kept["batches"], "directory": made.kept["directory"]}
+        return {"changed": False, "batches": made.kept.get("batches", []), "directory": made.kept.get("directory")}
 
     def _batch(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
