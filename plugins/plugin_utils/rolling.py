@@ -117,6 +117,8 @@ class Rollout:
     def describe(self, made, expected):
         """The rollout in words."""
         count = sum(len(batch) for batch in made["batches"])
+        if not count and not made["refusals"]:
+            return ["", "ROLLOUT: nothing is to change"]
         lines = ["", "ROLLOUT: %d host(s) in %d batch(es)" % (count, len(made["batches"]))]
         for number, batch in enumerate(made["batches"], 1):
             racks = sorted({self.racks[host] for host in batch if self.racks.get(host)})
