@@ -85,8 +85,12 @@ class ActionModule(ActionBase):
 
     def _whole(self, args, target, image):
         """Whether an earlier run brought all of the image."""
+        noted = self._part(args, target)
         try:
-            entry = json.loads(pathlib.Path(args["path"], bundle.INDEX).read_text(encoding="utf-8"))["images"][bundle.key(target)]
+            if noted.exists():
+                entry = json.loads(noted.read_text(encoding="utf-8"))[bundle.key(target)]
+            else:
+                entry = json.loads(pathlib.Path(args["path"], bundle.INDEX).read_text(encoding="utf-8"))["images"][bundle.key(target)]
         except (OSError, ValueError, KeyError):
             return False
         if entry["digest"] != image["target_digest"] or not all(pathlib.Path(args["path"], bundle.BLOBS, name).exists() for name in entry["blobs"]):

@@ -125,7 +125,7 @@ def packages(target, given, pins, what, index_url):
                 shutil.copyfile(path, target / path.name)
     else:
         done = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--dest", str(target),
-                               *(["--index-url", index_url] if index_url else []), *pins], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+                               *(["--index-url", index_url] if index_url else []), *pins], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             said = [line for line in done.stdout.splitlines() if line.strip()] or ["no reason"]
             raise BundleError(f"the packages of {what} cannot be downloaded: {said[-1]}; give a folder with them")
@@ -138,7 +138,7 @@ def collection(target):
     if (COLLECTION_ROOT / "galaxy.yml").exists():
         galaxy = os.path.join(os.path.dirname(sys.executable), "ansible-galaxy")
         done = subprocess.run([galaxy if os.path.exists(galaxy) else "ansible-galaxy", "collection", "build", "--force", "--output-path", str(target),
-                               str(COLLECTION_ROOT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+                               str(COLLECTION_ROOT)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise BundleError(f"the collection cannot be packed: {done.stdout.strip().splitlines()[-1]}")
         return yaml.safe_load((COLLECTION_ROOT / "galaxy.yml").read_text(encoding="utf-8"))["version"]
@@ -176,7 +176,7 @@ def finish(args, images, lock):
     root = pathlib.Path(args["path"])
     sets = {entry["patch_set"]["id"]: entry["patch_set"] for entry in images.values() if entry["patch_set"]}
     entries = {}
-    for part in pathlib.Path(root, bundle.BLOBS).parent.glob("*.json"):
+    for part in root.glob("images/part.*.json"):
         entries.update(json.loads(part.read_text(encoding="utf-8")))
     for target in images:
         if bundle.key(target) not in entries:
@@ -207,7 +207,7 @@ def finish(args, images, lock):
     write(root / "images" / "index.json", {"schemaVersion": 2, "manifests": [
         {"mediaType": entry["media_type"], "digest": entry["digest"], "size": entry["blobs"][entry["digest"].partition(":")[2]],
          "annotations": {"org.opencontainers.image.ref.name": name}} for name, entry in sorted(entries.items())]})
-    for part in root.glob("images/*.*.json"):
+    for part in root.glob("images/part.*.json"):
         part.unlink()
     write(root / bundle.INDEX, {"schema": bundle.SCHEMA, "version": version, "images": entries})
     (root / bundle.SBOM).unlink(missing_ok=True)
