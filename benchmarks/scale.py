@@ -42,11 +42,11 @@ def cases(arguments):
         yield few, arguments.round_trip_ms, "deploy", [way for way in dear if way == "tuned"], 1
 
 
-def run(way, count, kind, carrier, idle):
+def run(way, count, kind, pid, carrier, idle):
     """One run of one way. :returns: what it cost, or {"error": why it does not work}."""
     argv, options = ways.command(way, count, kind == "deploy")
     ground.mark()
-    found = measure.command(argv, leave_out=[carrier] if carrier else [], node_s=ground.node_s, **options)
+    found = measure.command(argv, leave_out=[carrier] if carrier else [], node_s=lambda: ground.node_s(pid), **options)
     connections, commands = ground.asked()
     output, rc = found.pop("output"), found.pop("rc")
     changed = sum(int(number) for number in re.findall(r"changed=(\d+)", output)) if way in ways.OURS else 0
@@ -68,7 +68,7 @@ def reason(output):
 
 def measure_all(arguments, pid):
     """:returns: [{"hosts", "round_trip_ms", "kind", "way", "runs": [...], "error"}]."""
-    idle = ground.idle_share()
+    idle = ground.idle_share(pid)
     made = []
     for count, far_ms, kind, chosen, runs in cases(arguments):
         entries = [{"hosts": count, "round_trip_ms": far_ms, "kind": kind, "way": way, "runs": [], "error": None} for way in chosen]
@@ -78,7 +78,7 @@ def measure_all(arguments, pid):
                 for entry in entries:
                     if entry["error"]:
                         continue
-                    found = run(entry["way"], count, kind, carrier, idle)
+                    found = run(entry["way"], count, kind, pid, carrier, idle)
                     if "error" in found:
                         entry["error"] = found["error"]
                     else:

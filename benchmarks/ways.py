@@ -27,6 +27,8 @@ def make_venv():
         ground.call(sys.executable, "-m", "venv", "--clear", VENV)
         ground.call(VENV / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--requirement", REQUIREMENTS)
         stamp.touch()
+    # The default settings.
+    (ground.WORK / "ansible.cfg").touch()
 
 
 def looks(answers):
@@ -40,7 +42,7 @@ def command(way, count, answers):
     folder = ground.inventory(count)
     # Nothing of the product's settings reaches a peer.
     plain = {key: value for key, value in ground.environment().items() if not key.startswith("ANSIBLE_") or key == "ANSIBLE_NOCOLOR"}
-    peer = {"cwd": ground.WORK, "env": dict(plain, PATH=f"{VENV / 'bin'}:{os.environ['PATH']}", ANSIBLE_CONFIG=os.devnull, STATE=str(ground.STATE),
+    peer = {"cwd": ground.WORK, "env": dict(plain, PATH=f"{VENV / 'bin'}:{os.environ['PATH']}", ANSIBLE_CONFIG=str(ground.WORK / "ansible.cfg"), STATE=str(ground.STATE),
                                             ADDRESSES=str(folder / "addresses"), ANSWERS=str(int(answers)), ANSIBLE_HOME=str(ground.WORK / "home"))}
     playbook = [VENV / "bin" / "ansible-playbook", PEERS / "builtin.yml", "-i", folder]
     if way in OURS:
