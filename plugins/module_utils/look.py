@@ -28,8 +28,10 @@ def answer(arguments):
         return result
     asked = [manifest for manifest in recovery.installed(found) if manifest.get("port") and (wanted == "all" or manifest["name"] in wanted)
              and manifest["unit_state"].get("active_state") in ("active", "activating", "reloading")]
+    running = {container["name"]: container for container in found["containers"] or () if container["state"] == "running"}
     try:
-        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
+        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), containers=running,
+                                                engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
     except (ValueError, container_cli.CommandError) as error:
         found["errors"].append({"source": "proof", "error": str(error)})
     else:
