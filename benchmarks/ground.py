@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import json
 import os
@@ -96,18 +97,26 @@ def names(count):
     return {"npu-%03d" % (number + 1): str(ipaddress.ip_address(first + number)) for number in range(count)}
 
 
+def _variables():
+    """Those of the one host, with their values in place of expressions, as an operator writes them."""
+    names_of = json.loads(call(BIN / "ansible-inventory", "-i", INVENTORY, "--host", "a2-1", cwd=ROOT, env=environment()))
+    wanted = ", ".join(f"'{name}': {name}" for name in names_of if name not in ("ansible_host", "checkout"))
+    said = call(BIN / "ansible", "a2-1", "-i", INVENTORY, "-m", "ansible.builtin.debug", "-a", "msg={{ {%s} }}" % wanted, cwd=ROOT, env=environment())
+    return json.loads(said.partition("=>")[2])["msg"]
+
+
+@functools.lru_cache(maxsize=None)
 def inventory(count):
     """An inventory folder of so many hosts, each with an address and a known host key. :returns: its path."""
     folder = WORK / ("hosts-%d" % count)
-    folder.mkdir(parents=True, exist_ok=True)
+    # It holds a password, if only a rehearsed one.
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     hosts = names(count)
-    with contextlib.suppress(FileExistsError):
-        (folder / "group_vars").symlink_to(INVENTORY / "group_vars")
     key = " ".join((STATE / "known_hosts").read_text(encoding="utf-8").split("\n")[0].split()[1:3])
     (STATE / "known_hosts_bench").write_text("".join(f"{address} {key}\n" for address in hosts.values()), encoding="utf-8")
     entries = {name: {"ansible_host": address} for name, address in hosts.items()}
     # JSON is YAML as well, and quicker to read.
-    made = {"all": {"vars": {"checkout": str(ROOT)}, "children": {"npu_nodes": {"children": {"atlas_800_a2": {"hosts": entries}}}}}}
+    made = {"all": {"vars": _variables(), "children": {"npu_nodes": {"children": {"atlas_800_a2": {"hosts": entries}}}}}}
     (folder / "hosts.yml").write_text(json.dumps(made), encoding="utf-8")
     (folder / "addresses").write_text("".join(address + "\n" for address in hosts.values()), encoding="utf-8")
     return folder

@@ -61,6 +61,8 @@ class Host:
                 keys["become_pass"] = play_context.become_pass
             become.set_options(task_keys=keys, var_options=chosen(values, "become", become._load_name))
         if self.kind == "ssh":
+            # One look needs no master of its own, which costs as much again as half a key exchange; one that is there is used.
+            connection.set_option("ssh_args", "-o ControlMaster=no " + (connection.get_option("ssh_args") or ""))
             given = connection.get_option("ssh_extra_args") or ""
             if "ServerAliveInterval" not in given + (connection.get_option("ssh_args") or "") + (connection.get_option("ssh_common_args") or ""):
                 connection.set_option("ssh_extra_args", f"{given} {ALIVE}".strip())
