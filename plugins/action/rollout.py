@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
     def _begin(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
         made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
-        return {"changed": False, "batches": made.kept["batches"], "directory": made.kept["directory"]}
+        return {"changed": False, "batches": made.kept.get("batches", []), "directory": made.kept.get("directory")}
 
     def _batch(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
@@ -64,13 +64,14 @@ class ActionModule(ActionBase):
 
     def _revert(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
-        hosts = made.to_revert() if made.kept else []
-        made.keep(revert=hosts)
+        hosts = made.to_revert()
+        if "directory" in made.kept:
+            made.keep(revert=hosts)
         return {"changed": False, "hosts": hosts}
 
     def _end(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
-        if not made.kept or made.check_mode:
+        if "directory" not in made.kept or made.check_mode:
             return {"changed": False, "outcome": None}
         failed = failures(task_vars)
         outcome, words = made.end(failed)
@@ -84,8 +85,7 @@ class ActionModule(ActionBase):
 
     def _request(self, args, task_vars):
         """Ask whoever runs a rollout to pause or to end; the hosts that hold the lease carry the wish."""
-        hosts = list(task_vars["ansible_play_hosts_all"])
-        anchors = lease.anchors(hosts, args["anchors"])
+        anchors = lease.anchors(rolling.fleet(task_vars), args["anchors"])
         wish = None if args["request"] == "none" else args["request"]
         given = {host: {"act": "request", "request": wish, "directory": args["state_directory"]} for host in anchors}
         answers = fan_out.ask(self, given, "lease_host:answer", task_vars["hostvars"], rolling.ASK_S)

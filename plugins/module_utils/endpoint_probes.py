@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import attestation
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import causes
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint as domain
@@ -168,26 +169,34 @@ class Probes:
                 answer["ours" if ours else "foreign"].append(describe(pid))
         return answer
 
-    def container_pid(self):
-        """(pid of the container's first process or None, what went wrong)."""
-        seen = self.params.get("containers") or {}
-        if self.instance["container"] in seen:
-            # The survey of this very look has asked already; docker's command line costs what a fifth of a survey does.
-            labels, pid = seen[self.instance["container"]]["labels"], seen[self.instance["container"]]["pid"]
-        else:
+    def container(self):
+        """(what the engine says of the container or None, what went wrong)."""
+        data = (self.params.get("containers") or {}).get(self.instance["container"])
+        if data is None:
+            # The survey of a look has asked already; docker's command line costs what a fifth of a survey does.
             result = self.engine.run(["container", "inspect", self.instance["container"]], check=False)
             try:
                 data = json.loads(result["stdout"])[0]
             except (ValueError, IndexError):
                 return None, "container %s: %s" % (self.instance["container"], container_cli.last_line(result["stderr"]) or "not found")
-            labels, pid = (data.get("Config") or {}).get("Labels") or {}, (data.get("State") or {}).get("Pid")
+        labels = (data.get("Config") or {}).get("Labels") or {}
         if labels.get(release.INSTANCE_LABEL) != self.instance["name"]:
             return None, "container %s is not ours" % self.instance["container"]
         wanted = self.instance.get("release")
         wanted = wanted.get("id") if isinstance(wanted, dict) else wanted
         if wanted and labels.get(release.RELEASE_LABEL, wanted) != wanted:
             return None, "container %s is of release %s, not %s" % (self.instance["container"], labels[release.RELEASE_LABEL], wanted)
-        return pid or None, None
+        return data, None
+
+    def container_pid(self):
+        """(pid of the container's first process or None, what went wrong)."""
+        data, error = self.container()
+        return ((data or {}).get("State") or {}).get("Pid") or None, error
+
+    def attestation(self):
+        """Evidence on the patched files, see attestation.judge."""
+        data, error = self.container()
+        return attestation.read(data, self.engine, not self.params["quick"] or self.params.get("smoke")) if data else {"error": error}
 
     def ask(self, path, body=None, seconds=HTTP_S):
         """GET, or POST of a JSON body: (HTTP status or None, text or what went wrong)."""

@@ -31,7 +31,8 @@ def answer(arguments):
 
     asked = [manifest for manifest in recovery.installed(found) if manifest.get("port") and (wanted == "all" or manifest["name"] in wanted)
              and manifest["unit_state"].get("active_state") in ("active", "activating", "reloading")]
-    running = {container["name"]: container for container in found["containers"] or () if container["state"] == "running"}
+    running = {container["name"]: {"Id": container["id"], "Config": {"Labels": container["labels"]}, "State": {"Pid": container["pid"]}}
+               for container in found["containers"] or () if container["state"] == "running"}
     try:
         proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), containers=running,
                                                 engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -14,14 +15,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-# Another checkout on the same machine brings a fleet of its own: an inventory with another rehearsal_fleet_name and subnet.
-INVENTORY = Path(os.environ.get("REHEARSAL_INVENTORY") or ROOT / "inventories" / "rehearsal")
+# Another checkout on the same machine brings a fleet of its own: an inventory with another rehearsal_fleet_name and subnet. Several are
+# separated by colons, as where an operator's own and the one that leads to its simulated hosts are used together.
+INVENTORY = os.environ.get("REHEARSAL_INVENTORY") or str(ROOT / "inventories" / "rehearsal")
 
 
+def using(inventory):
+    """The arguments that name an inventory, or several."""
+    return [word for path in str(inventory).split(":") for word in ("-i", path)]
+
+
+@functools.lru_cache(maxsize=None)
 def described():
     """({host: address} of the inventory, the state folder of its fleet)."""
-    listed = json.loads(subprocess.run([BIN / "ansible-inventory", "-i", INVENTORY, "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
-    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", "-i", INVENTORY, "-m", "ansible.builtin.debug", "-a",
+    listed = json.loads(subprocess.run([BIN / "ansible-inventory", *using(INVENTORY), "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", *using(INVENTORY), "-m", "ansible.builtin.debug", "-a",
                                        "var=rehearsal_fleet_state_directory", "-o"], cwd=ROOT, capture_output=True, text=True,
                                       check=True).stdout.partition("=>")[2])
     hosts = listed["_meta"]["hostvars"]
@@ -29,7 +37,11 @@ def described():
         shown["rehearsal_fleet_state_directory"])
 
 
-ADDRESSES, STATE = described()
+def __getattr__(name):
+    """ADDRESSES and STATE, when first asked for: rehearse.yml may have to write the inventory that knows them."""
+    if name in ("ADDRESSES", "STATE"):
+        return described()[name == "STATE"]
+    raise AttributeError(name)
 
 
 class Play:
@@ -65,17 +77,18 @@ def run(argv, cwd=ROOT, timeout=900, **environment):
 
 def play(playbook, *arguments, inventory=INVENTORY, **options):
     """Run ansible-playbook as the README says."""
-    return run([BIN / "ansible-playbook", playbook, "-i", inventory, *arguments], **options)
+    return run([BIN / "ansible-playbook", playbook, *using(inventory), *arguments], **options)
 
 
 def module(host, name, arguments):
     """Run one module of the collection on a host."""
-    return run([BIN / "ansible", host, "-i", INVENTORY, "-m", name, "-a", json.dumps(arguments)])
+    return run([BIN / "ansible", host, *using(INVENTORY), "-m", name, "-a", json.dumps(arguments)])
 
 
 def on(host, *command, check=True, given=b""):
     """Run a command on a node over SSH, with some bytes as its input; its output."""
-    argv = ["ssh", "-o", "BatchMode=yes", "-i", STATE / "id_ed25519", "-o", f"UserKnownHostsFile={STATE / 'known_hosts'}", f"root@{ADDRESSES[host]}"]
+    addresses, state = described()
+    argv = ["ssh", "-o", "BatchMode=yes", "-i", state / "id_ed25519", "-o", f"UserKnownHostsFile={state / 'known_hosts'}", f"root@{addresses[host]}"]
     done = subprocess.run([*argv, *command], input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
     output = done.stdout.decode(errors="replace")
     assert not check or done.returncode == 0, f"{command} on {host}: {output}"

@@ -177,10 +177,13 @@ def test_good_server(world, serve):
 
 def test_a_container_that_the_survey_saw_is_not_asked_for_again(world, serve):
     world.tool("docker", "exit 1\n")
+    def seen(labels):
+        return {"Id": "1", "Config": {"Labels": labels}, "State": {"Pid": os.getpid()}}
+
     labels = {"vllm-ascend-fleet.instance": "one"}
     instance, port = {"container": "vllm-ascend-one"}, serve()
-    assert world.run(port, instance=instance, quick=True, containers={"vllm-ascend-one": {"pid": os.getpid(), "labels": labels}})[0]["ready"]
-    foreign = world.run(port, instance=instance, quick=True, containers={"vllm-ascend-one": {"pid": os.getpid(), "labels": {}}})[0]
+    assert world.run(port, instance=instance, quick=True, containers={"vllm-ascend-one": seen(labels)})[0]["ready"]
+    foreign = world.run(port, instance=instance, quick=True, containers={"vllm-ascend-one": seen({})})[0]
     assert not foreign["ready"] and not world.run(port, instance=instance, quick=True)[0]["ready"]
 
 
