@@ -13,7 +13,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
     def _intent(self, planning, args, overrides):
         planning.build()
         nonce, requests = secrets.token_hex(16), planning.requests(args["texts"])
-        workspace.save("requests", {host: dict(request, deep=args["deep"], nonce=nonce) for host, request in requests.items()})
+        workspace.save("requests", {host: dict(request, deep=args["deep"] or request["deep"], nonce=nonce) for host, request in requests.items()})
         directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
         workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"], "overrides": overrides})
         return {"changed": False, "directory": directory, "weights": {host: request["weights"] for host, request in requests.items()}}
@@ -106,7 +106,9 @@ class ActionModule(ActionBase):
             self._display.display(gate.render_table(verdict))
             for line in plan_text.notes(made) + plan_text.left_over_lines(left, args["prune"]):
                 self._display.display(line, color="yellow")
-        unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
+        # A group is ready with all of its hosts, or not at all, and changes as one.
+        ready = spanning.closed(made, [host for host, status in verdict["hosts"].items() if status == "pass"], add=False)
+        unready = sorted(set(verdict["hosts"]) - set(ready))
         directory = pathlib.Path(run["directory"])
         report.save(directory, "preflight.json", verdict)
         if args["enforce"] and len(unready) > planning.max_unready:
@@ -115,6 +117,7 @@ class ActionModule(ActionBase):
         proof = workspace.load("proof", {})
         work = [host for host in made["hosts"] if host not in unready and (
             recovery.has_work(made["hosts"][host], differences[host], proof.get(host), surveys[host]) or (args["prune"] and left.get(host)))]
+        work = spanning.closed(made, work, add=True)
         result = {"changed": False, "unready": unready, "waived": verdict["waived"], "work": work, "left_over": left,
                   "ready": [host for host in made["hosts"] if host not in unready],
                   "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"])}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, survey_sources, vllm_metrics
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, spanning, survey_sources, vllm_metrics
 
 LOAD_S = 5.0
 # Of a look that only has to find out whether an instance answers. The first token of a 64k prompt is not asked for here.
@@ -34,7 +34,7 @@ def answer(arguments):
         found["errors"].append({"source": "proof", "error": str(error)})
     else:
         result["proof"] = proof["instances"]
-    for manifest in asked if arguments.get("load") else ():
+    for manifest in spanning.served(asked) if arguments.get("load") else ():
         status, text = endpoint_probes.ask(PROOF["address"], manifest["port"], "/metrics", seconds=LOAD_S)
         result["load"][manifest["name"]] = dict(vllm_metrics.load(status, text), max_num_seqs=_seats(manifest.get("arguments") or []))
     return result

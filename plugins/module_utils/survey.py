@@ -432,7 +432,7 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
         errors.append({"source": "/etc/ascend_install.info", "error": (raw["files"].get("install_info") or {}).get("error") or "not read"})
 
     survey = {
-        "schema": SCHEMA, "host": raw["host"], "npu_smi": raw["npu_smi"], "family": family, "chips": chips,
+        "schema": SCHEMA, "host": raw["host"], "network": raw.get("network"), "npu_smi": raw["npu_smi"], "family": family, "chips": chips,
         "driver": driver, "firmware": firmware, "install_info": install, "cann": cann, "devices": devices, "device_nodes": raw["device_nodes"],
         "engine": engine, "images": images, "containers": containers, "device_plugins": raw["device_plugins"],
         "instances": join_instances(raw["instances"], raw["units"], unit_prefix), "ports": join_ports(raw["ports"], containers, unit_prefix),

@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ import time
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey, version_files, weight_files
 
 OUTPUT_LIMIT = 1 << 20
+SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915
 TOOL_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 ENGINE_DEADLINE_S = 15.0
 TOOL_DEADLINE_S = 10.0
@@ -157,6 +159,7 @@ def read(parameters):
     probe = threading.Thread(target=lambda: raw.update(npu_smi=reader.guard("npu-smi info", None, _probe, parameters)), daemon=True)
     probe.start()
     raw["host"] = reader.guard("host", {}, _host, reader)
+    raw["network"] = reader.guard("network", None, _network)
     raw["files"] = reader.guard("version files", {}, _files)
     raw["device_nodes"] = reader.guard("/dev", {}, _device_nodes)
     raw["engine"] = reader.guard("container engine", {"error": "not read"}, _engine, parameters)
@@ -265,6 +268,25 @@ def _host(reader):
         "reserved_ports": _first_line("/proc/sys/net/ipv4/ip_local_reserved_ports"),
         "proxies": _proxies(), "systemd": reader.guard("systemd", None, _systemd),
     }
+
+
+def _network():
+    """The first IPv4 address of each interface that is up, and which one leads to everywhere; HCCL and gloo are told both."""
+    interfaces = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for _index, name in socket.if_nameindex():
+            asked = struct.pack("256s", name.encode()[:15])
+            try:
+                up = struct.unpack("H", fcntl.ioctl(handle.fileno(), SIOCGIFFLAGS, asked)[16:18])[0] & 1
+                address = socket.inet_ntoa(fcntl.ioctl(handle.fileno(), SIOCGIFADDR, asked)[20:24])
+            except OSError:
+                # It has no IPv4 address, or is gone.
+                continue
+            if up and not address.startswith("127."):
+                interfaces[name] = address
+    routes = [line.split() for line in (read_text("/proc/net/route")[0] or "").split("\n")[1:]]
+    default = [(int(words[6]), words[0]) for words in routes if len(words) > 7 and words[1] == words[7] == "00000000" and words[0] in interfaces]
+    return {"interfaces": interfaces, "default": min(default)[1] if default else None}
 
 
 def _first_line(path):

@@ -258,7 +258,7 @@ class Rollout:
         if request:
             raise Held("%s was asked for; nothing further is touched. Go on with playbooks/resume.yml" % request)
         plan = workspace.load("plan")
-        surveys, proof, load = looking.look(self.action, self.task_vars, list(plan["hosts"]), prove=True, load=True)
+        surveys, proof, load = looking.look(self.action, self.task_vars, list(plan["hosts"]), {"deep": False}, prove=True, load=True)
         # Later tasks shall see the fleet as it is now.
         workspace.save("surveys", surveys)
         workspace.save("proof", proof)
@@ -306,7 +306,7 @@ class Rollout:
             if left <= 0:
                 return None
             time.sleep(min(left, 5.0))
-            surveys, proof, dummy = looking.look(self.action, self.task_vars, self.kept["batch"], prove=True)
+            surveys, proof, dummy = looking.look(self.action, self.task_vars, self.kept["batch"], {"deep": False}, prove=True)
             part = {"hosts": {host: plan["hosts"][host] for host in self.kept["batch"]}}
             unready = not_proven(part, surveys, proof)
             if unready:
