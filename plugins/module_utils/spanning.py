@@ -60,6 +60,8 @@ def ranks(options, count, hosts):
 
     each = number("tensor-parallel-size", 1) * number("pipeline-parallel-size", 1)
     local = number("data-parallel-size-local", max(1, count // each))
+    # One rank on several hosts is what a model says that is none by itself.
+    options = dict((name, value) for name, value in options.items() if name != "data-parallel-size" or number(name, 1) > 1)
     total, problems = number("data-parallel-size", local * hosts), []
     if each > count:
         problems = ["one rank needs %d NPUs and a host of the group gives %d; a rank stays on one host: lower tensor-parallel-size" % (each, count)]

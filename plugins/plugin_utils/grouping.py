@@ -48,7 +48,8 @@ class Group:
 
     def watch(self, line):
         """How far the change is; one that goes back tells the others."""
-        if line.startswith("revert"):
+        # The first of these is gone in a moment, and who follows may only see the second.
+        if line.startswith(("revert", "prove again")):
             self.give_up("%s is not proven and goes back; a group goes back as one" % self.host)
 
     def give_up(self, why):
