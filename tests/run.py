@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
-"""Run the tiers of tests, cheap ones first, and end with one line of counts: `tests/run.py [tier ...]`.
+"""Run the tiers of tests, two lanes of them side by side, and end with one line of counts: `tests/run.py [tier ...]`.
 
-A tier that ran no test counts as one failure: a green run must have tested something. FAIL_FAST=1 stops after the first tier that fails.
+A tier that ran no test counts as one failure: a green run must have tested something. FAIL_FAST=1 begins no other tier after one that fails.
 Output goes to .cache/test/<tier>-<name>.log; JUnit files go beside it.
 """
 
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -256,7 +257,46 @@ def real_vllm() -> Iterator[Result]:
     yield pytest_run("real vLLM", "tests/real_vllm", timeout=1500)
 
 
-TIERS = {function.__name__: function for function in (lint, units, package, core_units, sanity, molecule, end_to_end, real_vllm)}
+# Side by side: what needs a core of this machine, and what mostly waits for hosts.
+LANES = ((lint, units, package, core_units, sanity), (molecule, end_to_end, real_vllm))
+TIERS = {function.__name__: function for lane in LANES for function in lane}
+
+
+class Tally:
+    """What all lanes counted; a tier is told as a whole when it has ended."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = self.skipped = 0
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+    def tier(self, name: str) -> None:
+        started, lines, results = time.monotonic(), [f"== {name}: {TIERS[name].__doc__.strip()}"], []
+        try:
+            results.extend(TIERS[name]())
+        except Exception as error:  # Whatever breaks a tier must not pass for a tier without failures.
+            results.append(Result(name, 0, 1, note=f"the tier itself failed: {error!r}"))
+        if not any(result.passed or result.failed for result in results):
+            results.append(Result(name, 0, 1, note="no test ran"))
+        for result in results:
+            mark = "FAILED" if result.failed else "skipped" if not result.passed else "ok"
+            lines.append(f"   {mark:7} {result.name}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped")
+            if result.note:
+                lines.append("           " + result.note.replace("\n", "\n           "))
+        lines.append(f"   took {time.monotonic() - started:.0f} s")
+        with self.lock:
+            self.passed += sum(result.passed for result in results)
+            self.failed += sum(result.failed for result in results)
+            self.skipped += sum(result.skipped for result in results)
+            print("\n".join(lines), flush=True)
+
+    def lane(self, names: list[str]) -> None:
+        for name in names:
+            if self.failed and os.environ.get("FAIL_FAST"):
+                return
+            self.tier(name)
 
 
 def main() -> int:
@@ -266,26 +306,15 @@ def main() -> int:
         print(f"unknown tier {', '.join(unknown)}; known: {', '.join(TIERS)}", file=sys.stderr)
         return 2
     LOGS.mkdir(parents=True, exist_ok=True)
-    total = Result("", 0, 0)
-    for name in names:
-        print(f"== {name}: {TIERS[name].__doc__.strip()}", flush=True)
-        started, before = time.monotonic(), total
-        for result in TIERS[name]():
-            mark = "FAILED" if result.failed else "skipped" if not result.passed else "ok"
-            print(f"   {mark:7} {result.name}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped", flush=True)
-            if result.note:
-                print("           " + result.note.replace("\n", "\n           "), flush=True)
-            total = Result("", total.passed + result.passed, total.failed + result.failed, total.skipped + result.skipped)
-        if total.passed == before.passed and total.failed == before.failed:
-            print(f"   FAILED  {name}: no test ran", flush=True)
-            total = total._replace(failed=total.failed + 1)
-        print(f"   took {time.monotonic() - started:.0f} s", flush=True)
-        if total.failed > before.failed and os.environ.get("FAIL_FAST"):
-            break
-    counts = f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped"
-    (LOGS / "counts").write_text(counts + "\n")
-    print(counts)
-    return 1 if total.failed else 0
+    tally = Tally()
+    lanes = [threading.Thread(target=tally.lane, args=([tier.__name__ for tier in lane if tier.__name__ in names],)) for lane in LANES]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    (LOGS / "counts").write_text(f"{tally}\n")
+    print(tally)
+    return 1 if tally.failed else 0
 
 
 if __name__ == "__main__":

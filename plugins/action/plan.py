@@ -14,7 +14,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout, spanning
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
 
@@ -50,18 +50,19 @@ class ActionModule(ActionBase):
             overrides = args["overrides"] if args["stage"] in ("intent", "back", "compare") else workspace.load("run")["overrides"]
             overrides = {key: value for key, value in overrides.items() if value not in (None, "")}
             model = None if args["stage"] == "back" else args["model"]
-            planning = Planning(variables, model or None, args["suite"] or None, levels.templated(task_vars["hostvars"], hosts, self._templar), overrides)
+            planning = Planning(variables, model or None, args["suite"] or None, levels.templated(task_vars["hostvars"], hosts, self._templar), overrides,
+                                rolling.fleet(task_vars))
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
                 return self._intent(planning, args, overrides)
             surveys = workspace.load("surveys")
             if args["stage"] == "compare":
-                self._keep_rollout(planning, task_vars.get("groups") or {})
+                self._keep_rollout(planning, task_vars)
                 workspace.save("differences", plan_text.differences(planning.build(surveys), surveys))
                 return {"changed": False}
             if args["stage"] == "back":
-                return self._back(planning, surveys, args, task_vars.get("groups") or {})
+                return self._back(planning, surveys, args, task_vars)
             left = planning.left_over(surveys)
             if args["prune"]:
                 surveys = {host: recovery.without(survey, left.get(host)) for host, survey in surveys.items()}
@@ -69,7 +70,7 @@ class ActionModule(ActionBase):
                 return self._complete(planning, surveys, task_vars["hostvars"])
             if args["stage"] == "show":
                 return self._show(planning, surveys, args, left)
-            return self._judge(planning, surveys, args, left, task_vars["hostvars"], task_vars.get("groups") or {})
+            return self._judge(planning, surveys, args, left, task_vars)
         except PlanningError as error:
             if args["stage"] == "compare":
                 self._display.warning("not compared with the inventory: %s" % error.args[0][0])
@@ -94,12 +95,12 @@ class ActionModule(ActionBase):
         workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"], "overrides": overrides})
         return {"changed": False, "directory": directory, "weights": {host: request["weights"] for host, request in requests.items()}}
 
-    def _judge(self, planning, surveys, args, left, hostvars, groups):
+    def _judge(self, planning, surveys, args, left, task_vars):
         made, run = planning.build(surveys), workspace.load("run")
         verdict, contexts = planning.judge(made, surveys)
         differences = self._keep(planning, made, surveys, run)
         workspace.save("left_over", left)
-        self._keep_rollout(planning, groups)
+        self._keep_rollout(planning, task_vars)
         if args["explain"]:
             self._display.display(gate.explain(args["explain"], verdict, contexts))
         elif not args["quiet"]:
@@ -124,7 +125,7 @@ class ActionModule(ActionBase):
         result.update(supply(made, surveys, work))
         if args["conclude"] and not work:
             # No task of a host is left that could say so.
-            recording.conclude(self, hostvars)
+            recording.conclude(self, task_vars["hostvars"])
         return result
 
     def _keep(self, planning, made, surveys, run):
@@ -136,11 +137,12 @@ class ActionModule(ActionBase):
         return differences
 
     @staticmethod
-    def _keep_rollout(planning, groups):
-        gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
+    def _keep_rollout(planning, task_vars):
+        gateways = list((task_vars.get("groups") or {}).get(planning.rollout["gateway_group"]) or ())
+        rolling.enlist(planning, task_vars["hostvars"])
         workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": planning.rollout["gateway"], "hooks": planning.rollout["hooks"]}))
 
-    def _back(self, planning, surveys, args, groups):
+    def _back(self, planning, surveys, args, task_vars):
         """The way back as a plan: what runs becomes what ran before it."""
         chosen = None
         if args["rollout"]:
@@ -152,7 +154,7 @@ class ActionModule(ActionBase):
             workspace.save(name, content)
         directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
         workspace.save("run", {"directory": directory, "overrides": {}})
-        self._keep_rollout(planning, groups)
+        self._keep_rollout(planning, task_vars)
         if not differences and not args["quiet"]:
             self._display.display("no instance has a release to go back to")
         return {"changed": False, "work": list(differences), "instances": {host: sorted(found) for host, found in differences.items()}}

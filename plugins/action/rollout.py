@@ -84,8 +84,7 @@ class ActionModule(ActionBase):
 
     def _request(self, args, task_vars):
         """Ask whoever runs a rollout to pause or to end; the hosts that hold the lease carry the wish."""
-        hosts = list(task_vars["ansible_play_hosts_all"])
-        anchors = lease.anchors(hosts, args["anchors"])
+        anchors = lease.anchors(rolling.fleet(task_vars), args["anchors"])
         wish = None if args["request"] == "none" else args["request"]
         given = {host: {"act": "request", "request": wish, "directory": args["state_directory"]} for host in anchors}
         answers = fan_out.ask(self, given, "lease_host:answer", task_vars["hostvars"], rolling.ASK_S)

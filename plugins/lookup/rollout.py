@@ -38,7 +38,7 @@ _raw:
 
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import interrupt, workspace
 
 NOBODY = ["!all"]
 
@@ -48,6 +48,9 @@ class LookupModule(LookupBase):
 
     def run(self, terms, variables=None, **kwargs):
         kept = workspace.load("rollout", {})
+        if kept:
+            # Templated by the process that runs the play, the only one that can.
+            interrupt.listen()
         batches = kept.get("batches") or []
         return {"hosts": [host for batch in batches for host in batch] or NOBODY, "serial": [len(batch) for batch in batches] or [1],
                 "revert": kept.get("revert") or NOBODY}[terms[0]]

@@ -40,19 +40,22 @@ class Gate:
         """:raises CannotTell: when the catalogue has no such suite, or it has no such workload."""
         name, known = self.rules["suite"], self.loaded["suites"]
         if name not in known:
-            raise CannotTell("fleet_rollout: performance names the suite '%s', which is not among %s%s" % (
+            raise CannotTell("it names the suite '%s', which is not among %s%s" % (
                 name, ", ".join(sorted(known)), did_you_mean(name, known)))
         try:
             bench_plan.workloads(known[name], self.rules["workloads"], self.rules["concurrency"])
         except bench_plan.BenchmarkError as error:
-            raise CannotTell("fleet_rollout: performance: %s" % error) from error
+            raise CannotTell(str(error)) from error
         return known[name]
 
     def check(self):
-        """:returns: None when the canary is as good as its neighbour, else the sentence that holds the rollout."""
+        """:returns: (verdict, None when the canary is as good as its neighbour, else the sentence that holds the rollout)."""
         moved = []
         try:
-            surveys, pairs = self.pairs()
+            batch = self.rolling.kept["batch"]
+            surveys, proof, dummy = looking.look(self.action, self.task_vars, list(workspace.load("plan")["hosts"]), {"texts": True}, prove=True)
+            changed = {host for host, entry in rollout.replay(self.rolling.journal.events())["hosts"].items() if entry["outcome"]}
+            pairs = self.pairs(batch, changed, surveys, proof)
             self.fits(sorted({host for pair in pairs for host in pair[:2]}), surveys)
             for host in sorted({host for pair in pairs for host in pair[:2]}):
                 moved.append(host)
@@ -63,21 +66,20 @@ class Gate:
         finally:
             failed = [why for why in (self.admit(host) for host in moved) if why]
         if failed:
-            return "performance: %s; admit.yml lets it in again" % failed[0]
+            return "cannot_tell", "performance: %s; playbooks/resume.yml tries again to let it in" % failed[0]
         if verdict["verdict"] == "better_or_equal":
             self.rolling.tell("performance: as good as before: %s" % verdict["why"])
-            return None
-        word = {"worse": "worse than before", "cannot_tell": "cannot tell whether it is as good as before"}[verdict["verdict"]]
-        return "performance: %s: %s. Go on all the same with playbooks/resume.yml, or go back with playbooks/rollback.yml -e rollout=latest" % (
-            word, verdict["why"].rstrip("."))
+            return verdict["verdict"], None
+        words = {"worse": "performance: worse than before: %s; what was changed goes back",
+                 "cannot_tell": "performance: cannot tell whether it is as good as before: %s. Go on all the same with playbooks/resume.yml, or go back with "
+                                "playbooks/rollback.yml -e rollout=latest"}[verdict["verdict"]]
+        return verdict["verdict"], words % verdict["why"].rstrip(".")
 
     # --- who with whom
 
-    def pairs(self):
-        """(surveys, [(canary, neighbour, canary's manifest, neighbour's manifest)]). :raises CannotTell: when there is none to compare with."""
-        suite, plan, batch = self.suite(), workspace.load("plan"), self.rolling.kept["batch"]
-        surveys, proof, dummy = looking.look(self.action, self.task_vars, list(plan["hosts"]), {"texts": True}, prove=True)
-        changed = {host for host, entry in rollout.replay(self.rolling.journal.events())["hosts"].items() if entry["outcome"]}
+    def pairs(self, batch, changed, surveys, proof):
+        """[(canary, neighbour, canary's manifest, neighbour's manifest)] of a batch. :raises CannotTell: when there is none to compare with."""
+        suite, plan = self.suite(), workspace.load("plan")
         found, alone = [], []
         for host in batch:
             for manifest in spanning.served(recovery.installed(surveys[host])):
@@ -94,7 +96,7 @@ class Gate:
         if alone or not found:
             raise CannotTell("no untouched neighbour serves %s" % ", ".join(alone) if alone else "no instance of %s belongs to the suite %s" % (
                 ", ".join(batch), suite["name"]))
-        return surveys, found
+        return found
 
     def fits(self, hosts, surveys):
         """:raises CannotTell: when the fleet cannot spare the hosts for a while."""

@@ -21,16 +21,18 @@ class PlanningError(Exception):
 class Planning:
     """One run's inputs, read once."""
 
-    def __init__(self, variables, model=None, suite=None, levels=None, overrides=None):
+    def __init__(self, variables, model=None, suite=None, levels=None, overrides=None, fleet=None):
         """Read what the hosts ask for.
 
         :param dict variables: {host: its fleet_* variables}.
         :param dict overrides: keys of an instance that this run lays over all others; "patch_set" only where there is one.
         :param dict levels: {host: levels as intent.read takes them}.
+        :param list fleet: all hosts of the fleet, of which a run may take some; None when it takes all.
         :raises PlanningError: naming every problem found.
         """
         problems = []
         self.settings, self.overrides = {}, overrides or {}
+        self.hosts = list(fleet or variables)
         for host, given in variables.items():
             self.settings[host], found = intent.read(host, given, (levels or {}).get(host, ()))
             problems.extend(found)
@@ -64,14 +66,14 @@ class Planning:
         rules, found = rollout.policy(self._common("fleet_rollout", problems))
         chosen, more = gateway.settings(self._common("fleet_gateway", problems))
         problems.extend(found + more + gateway.client_problems(self._common("fleet_gateway_clients", problems)))
-        unknown = [host for host in rules["anchors"] if host not in self.settings]
+        unknown = [host for host in rules["anchors"] if host not in self.hosts]
         if unknown:
-            problems.append("fleet_rollout: anchors names %s, which is no host of this run%s" % (
-                ", ".join(map(str, unknown)), did_you_mean(unknown[0], self.settings)))
+            problems.append("fleet_rollout: anchors names %s, which is no host of the fleet%s" % (
+                ", ".join(map(str, unknown)), did_you_mean(unknown[0], self.hosts)))
         named = {"fleet_history": self._common("fleet_history", problems), "fleet_report_directory": self.report_directory}
         return {
             "policy": rules, "racks": {host: settings["fleet_rack"] for host, settings in self.settings.items()},
-            "anchors": lease.anchors(self.settings, [host for host in rules["anchors"] if host in self.settings]),
+            "anchors": lease.anchors(self.hosts, [host for host in rules["anchors"] if host in self.hosts]),
             "state_directories": {host: settings["fleet_state_directory"] for host, settings in self.settings.items()},
             "report_directory": self.report_directory, "history": history.address_of(named)[0], "ledger_key": self._common("fleet_ledger_key", problems),
             "gateway": chosen, "gateway_group": self._common("fleet_gateway_group", problems),

@@ -16,7 +16,7 @@ import time
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, host_change, lease, recovery, rollout
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.plan_text import shorten
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateways, history, ledger, looking, performance, traffic, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateways, history, interrupt, ledger, looking, performance, traffic, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, latest
 
 # Until the first batch renews it. Bringing images may take longer; whoever takes over meanwhile finds nothing half done.
@@ -24,6 +24,27 @@ BEGIN_S = 600.0
 ASK_S = 20.0
 # Steps whose time is worth knowing beforehand.
 STEPS = ("drain", "change", "admit")
+
+
+def fleet(task_vars):
+    """All hosts of the fleet; a limit of the run does not make it smaller."""
+    hosts = list(task_vars.get("ansible_play_hosts_all") or ())
+    group = (task_vars["hostvars"][hosts[0]].get("fleet_group") if hosts else None) or "npu_nodes"
+    return list((task_vars.get("groups") or {}).get(group) or hosts)
+
+
+def enlist(planning, hostvars):
+    """Let a rollout know the hosts of the fleet that this run leaves alone: they hold its lease and count for capacity and budget."""
+    requests = workspace.load("requests", {})
+    for host in planning.hosts:
+        own = planning.settings.get(host) or hostvars[host]
+        told = {name: own.get(name) for name in ("fleet_state_directory", "fleet_container_engine", "fleet_npu_smi_timeout_s", "fleet_rack")}
+        request = {"state_directory": told["fleet_state_directory"], "engine": told["fleet_container_engine"], "timeout_s": told["fleet_npu_smi_timeout_s"]}
+        requests.setdefault(host, {key: value for key, value in request.items() if value is not None})
+        planning.rollout["state_directories"].setdefault(host, told["fleet_state_directory"] or looking.SURVEY["state_directory"])
+        planning.rollout["racks"].setdefault(host, told["fleet_rack"])
+    planning.rollout["beyond"] = [host for host in planning.hosts if host not in planning.settings]
+    workspace.save("requests", requests)
 
 
 class Held(Exception):
@@ -77,11 +98,21 @@ class Rollout:
 
     # --- the plan
 
-    def compose(self, work):
-        """The batches of some hosts, from the plan and the surveys of this run."""
+    def compose(self, work, measured=True):
+        """The batches of some hosts, from the plan and the surveys of this run. :param measured: whether the canary is to be as fast as before."""
         plan, differences = workspace.load("plan"), workspace.load("differences")
-        serving = rollout.replicas(workspace.load("surveys"), workspace.load("proof", {}))
-        return rollout.compose(plan, differences, serving, work, self.racks, self.rules)
+        surveys, proof = workspace.load("surveys"), workspace.load("proof", {})
+        if work and self.settings["beyond"]:
+            more, proven, dummy = looking.look(self.action, self.task_vars, self.settings["beyond"], prove=True)
+            surveys, proof = dict(surveys, **more), dict(proof, **proven)
+        serving = rollout.replicas(surveys, proof)
+        made = rollout.compose(plan, differences, serving, work, self.racks, self.rules)
+        if measured and self.rules["performance"] and made["batches"]:
+            try:
+                performance.Gate(self).pairs(made["batches"][0], (), surveys, proof)
+            except performance.CannotTell as error:
+                made["refusals"].append("fleet_rollout: performance: %s" % error)
+        return made
 
     def describe(self, made, expected):
         """The rollout in words."""
@@ -185,8 +216,10 @@ class Rollout:
     def begin(self, work, parameters, plan_hash="", take_over=False):
         """Open the journal, or go on in the one of a run that was cut off. :raises Held: before anything has changed."""
         plan, run = workspace.load("plan"), workspace.load("run")
-        wanted, made, expected = wish(plan), self.compose(work), self.expected(work)
+        wanted, expected = wish(plan), self.expected(work)
         unfinished = self.unfinished(wanted)
+        # Neither a way back nor what comes after the canary is measured.
+        made = self.compose(work, bool(parameters) and not unfinished)
         for line in self.describe(made, expected):
             self.tell(line)
         if made["refusals"]:
@@ -197,11 +230,6 @@ class Rollout:
                        "playbooks/plan.yml" % (made["hash"], plan_hash))
         self.keep(directory=str(unfinished or run["directory"]), hash=made["hash"], batches=made["batches"], expected=expected,
                   hosts=[host for batch in made["batches"] for host in batch], offset=state["batch"] if state else 0)
-        if self.rules["performance"]:
-            try:
-                performance.Gate(self).suite()
-            except performance.CannotTell as error:
-                raise Held(str(error)) from error
         if self.check_mode:
             return
         dummy, reason = self.take(BEGIN_S, made["hash"], "asked for with take_over=true" if take_over else None)
@@ -255,16 +283,19 @@ class Rollout:
             raise Held(self.kept.get("held") or "; ".join("%s ended %s" % pair for pair in sorted(bad.items())) + "; nothing further is touched")
         instances = [instance for host in hosts for instance in workspace.load("plan")["hosts"][host]["instances"]]
         request, dummy = self.take(self.rules["drain_deadline_s"] + change.dead_man_s(instances) + lease.MARGIN_S, self.kept["hash"])
+        if interrupt.asked():
+            request = "a pause (Ctrl-C)"
         if request:
             raise Held("%s was asked for; nothing further is touched. Go on with playbooks/resume.yml" % request)
-        plan = workspace.load("plan")
-        surveys, proof, load = looking.look(self.action, self.task_vars, list(plan["hosts"]), {"deep": False}, prove=True, load=True)
+        plan, beyond = workspace.load("plan"), self.settings["beyond"]
+        surveys, proof, load = looking.look(self.action, self.task_vars, [*plan["hosts"], *beyond], {"deep": False}, prove=True, load=True)
         # Later tasks shall see the fleet as it is now.
-        workspace.save("surveys", surveys)
-        workspace.save("proof", proof)
-        unready = dict(not_proven(plan, surveys, proof), **{host: "failed: %s" % why for host, why in failed.items()})
+        workspace.save("surveys", {host: survey for host, survey in surveys.items() if host not in beyond})
+        workspace.save("proof", {host: proven for host, proven in proof.items() if host not in beyond})
+        whole = {"hosts": dict({host: {"instances": recovery.installed(surveys[host])} for host in beyond}, **plan["hosts"])}
+        unready = dict(not_proven(whole, surveys, proof), **{host: "failed: %s" % why for host, why in failed.items()})
         may, words = rollout.budget(hosts, {host: why for host, why in unready.items() if host not in hosts}, self.racks, self.rules, self.kept["batches"],
-                                    len(plan["hosts"]))
+                                    len(whole["hosts"]))
         if not may:
             raise Held("budget: %s" % words)
         serving = rollout.replicas(surveys, proof)
@@ -291,7 +322,8 @@ class Rollout:
         why = self.soak(number) if good and self.rules["soak_s"] else None
         # A way back has no parameters and is not held up.
         if good and not why and not number and self.rules["performance"] and state["begin"]["parameters"]:
-            why = performance.Gate(self).check()
+            verdict, why = performance.Gate(self).check()
+            self.keep(worse=verdict == "worse")
         self.journal.write("batch.end", batch=number, ok=good and not why, message=why or "", evidence={"hosts": outcomes})
         if why:
             self.journal.write("hold", batch=number, message=why)
@@ -315,8 +347,8 @@ class Rollout:
     # --- the end
 
     def to_revert(self):
-        """Hosts that go back because a later one failed, when the policy says so."""
-        if self.check_mode or self.rules["on_failure"] != "revert" or "directory" not in self.kept:
+        """Hosts that go back because a later one failed, when the policy says so, or because they are slower than before."""
+        if self.check_mode or not (self.rules["on_failure"] == "revert" or self.kept.get("worse")) or "directory" not in self.kept:
             return []
         state = rollout.replay(self.journal.events())
         ended = {host: entry["outcome"] for host, entry in state["hosts"].items()}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,10 +19,11 @@ BIN = Path(sys.executable).parent
 INVENTORY = Path(os.environ.get("REHEARSAL_INVENTORY") or ROOT / "inventories" / "rehearsal")
 
 
-def described():
-    """({host: address} of the inventory, the state folder of its fleet)."""
-    listed = json.loads(subprocess.run([BIN / "ansible-inventory", "-i", INVENTORY, "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
-    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", "-i", INVENTORY, "-m", "ansible.builtin.debug", "-a",
+@functools.lru_cache(maxsize=None)
+def described(inventory=INVENTORY):
+    """({host: address} of an inventory, the state folder of its fleet)."""
+    listed = json.loads(subprocess.run([BIN / "ansible-inventory", "-i", inventory, "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", "-i", inventory, "-m", "ansible.builtin.debug", "-a",
                                        "var=rehearsal_fleet_state_directory", "-o"], cwd=ROOT, capture_output=True, text=True,
                                       check=True).stdout.partition("=>")[2])
     hosts = listed["_meta"]["hostvars"]
@@ -73,9 +75,10 @@ def module(host, name, arguments):
     return run([BIN / "ansible", host, "-i", INVENTORY, "-m", name, "-a", json.dumps(arguments)])
 
 
-def on(host, *command, check=True, given=b""):
+def on(host, *command, check=True, given=b"", inventory=INVENTORY):
     """Run a command on a node over SSH, with some bytes as its input; its output."""
-    argv = ["ssh", "-o", "BatchMode=yes", "-i", STATE / "id_ed25519", "-o", f"UserKnownHostsFile={STATE / 'known_hosts'}", f"root@{ADDRESSES[host]}"]
+    addresses, state = described(inventory)
+    argv = ["ssh", "-o", "BatchMode=yes", "-i", state / "id_ed25519", "-o", f"UserKnownHostsFile={state / 'known_hosts'}", f"root@{addresses[host]}"]
     done = subprocess.run([*argv, *command], input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
     output = done.stdout.decode(errors="replace")
     assert not check or done.returncode == 0, f"{command} on {host}: {output}"

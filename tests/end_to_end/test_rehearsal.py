@@ -62,7 +62,7 @@ def test_the_four_models_answer_on_a2_and_a3():
         for index, model in enumerate(sorted(MODELS, key=lambda name: (MODELS[name], name != "gemma-4-E2B-it"))):
             assert served(address, 8000 + index)["id"] == model
             assert "Paris" in ask(address, 8000 + index, model)
-    assert done.changed["duo-1"] == 0
+    assert done.changed.get("duo-1", 0) == 0
 
 
 def test_the_printed_curl_lines_work_when_pasted():

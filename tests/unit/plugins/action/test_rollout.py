@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import types
 
 import pytest
@@ -34,7 +36,7 @@ class Fleet:
 
     def __init__(self, folder):
         self.folder, self.hosts, self.asked, self.changes = folder, HostVars({host: {} for host in HOSTS}), [], {}
-        self.down, self.drain = set(), {"drained": True, "running": 0, "waiting": 0, "arrived": 0, "still_arriving": False, "error": None}
+        self.down, self.unproven, self.drain = set(), set(), {"drained": True, "running": 0, "waiting": 0, "arrived": 0, "still_arriving": False, "error": None}
         self.load = {"running": 1, "waiting": 0, "kv_usage": 0.1, "max_num_seqs": 100}
 
     def ask(self, action, requests, entry, hostvars, deadline_s):
@@ -46,7 +48,7 @@ class Fleet:
             elif entry == "lease_host:answer":
                 found[host] = lease_host.answer(dict(given, directory=str(self.folder / host)))
             elif entry == "look:answer":
-                found[host] = {"survey": SURVEY, "proof": {"one": {"ready": True, "findings": []}}, "load": {"one": self.load}}
+                found[host] = {"survey": SURVEY, "proof": {"one": {"ready": host not in self.unproven, "findings": []}}, "load": {"one": self.load}}
             elif entry == "drain_host:answer":
                 found[host] = {"instances": {"one": self.drain}, "elapsed_s": 1.0}
         return found
@@ -79,7 +81,7 @@ def fleet(tmp_path, monkeypatch):
             "plan": plan, "differences": {host: {"one": {"action": "replace"}} for host in HOSTS}, "surveys": {host: SURVEY for host in HOSTS},
             "proof": {host: {"one": {"ready": True, "findings": []}} for host in HOSTS}, "run": {"directory": str(tmp_path / "reports" / "run")},
             "rollout_settings": {
-                "policy": domain.policy({})[0], "racks": dict.fromkeys(HOSTS), "anchors": HOSTS, "state_directories": dict.fromkeys(HOSTS, "/s"),
+                "policy": domain.policy({})[0], "racks": dict.fromkeys(HOSTS), "anchors": HOSTS, "beyond": [], "state_directories": dict.fromkeys(HOSTS, "/s"),
                 "report_directory": str(tmp_path / "reports"), "ledger_key": None, "history": str(tmp_path / "history.sqlite"), "traffic": {"gateways": [], "gateway": {}, "hooks": {}}}}.items():
         workspace.save(name, content)
     return made
@@ -391,7 +393,8 @@ class Measuring:
 def test_a_canary_that_is_slower_than_its_neighbour_holds(fleet, monkeypatch, speed, words):
     made = Measuring(fleet, monkeypatch, speed)
     held = made.canary()
-    assert (held is None) if words is None else (words in held and "resume.yml" in held)
+    assert (held is None) if words is None else (words in held and held.endswith("what was changed goes back"))
+    assert fleet.run(rollout, stage="revert")["hosts"] == (["h1"] if words else [])
     assert sorted(made.jobs) == ["h1", "h2"]
     kept = json.loads((fleet.folder / "reports" / "run" / "performance.json").read_text())
     assert kept["verdicts"][0]["canary"] == "h1" and kept["verdicts"][0]["neighbour"] == "h2" and len(kept["records"]) == 12
@@ -402,7 +405,6 @@ def test_a_canary_that_is_slower_than_its_neighbour_holds(fleet, monkeypatch, sp
 
 @pytest.mark.parametrize("prepare, words", [
     (lambda made: made.broken.update(h2="no space left"), "h2 was not measured: the job failed: no space left"),
-    (lambda made: made.survey.update(family=None) or made.survey["instances"]["one"]["manifest"].update(model="other"), "no instance of h1 belongs to the suite"),
     (lambda made: made.fleet.load.update(running=51), "h1 and h2 cannot be taken out of the traffic to measure"),
     (lambda made: made.fleet.drain.update(error="silent"), "whether one is idle is not known: silent")])
 def test_what_cannot_be_told_pauses(fleet, monkeypatch, prepare, words):
@@ -421,6 +423,20 @@ def test_a_suite_that_does_not_exist_is_refused_before_anything_is_touched(fleet
     assert refused["failed"] and "the suite 'gemma5', which is not among deepseek_ab, gemma3, gemma4, qwen3, sweep; did you mean 'gemma4'?" in refused["msg"]
 
 
+@pytest.mark.parametrize("model, hosts, words", [
+    ("other", HOSTS, "no instance of h1 belongs to the suite gemma4"), ("gemma-4-E2B-it", ["h1"], "no untouched neighbour serves gemma-4-E2B-it on h1")])
+def test_what_cannot_be_compared_is_said_in_the_plan_before_the_canary(fleet, monkeypatch, model, hosts, words):
+    made = Measuring(fleet, monkeypatch, lambda host: 1.0)
+    made.survey["instances"]["one"]["manifest"].update(model=model)
+    plan = workspace.load("plan")
+    workspace.save("plan", dict(plan, hosts={host: plan["hosts"][host] for host in hosts}))
+    workspace.save("surveys", {host: made.survey for host in hosts})
+    settings(min_ready=0)
+    shown = fleet.run(rollout, stage="plan", work=["h1"])
+    assert shown["refusals"] == ["fleet_rollout: performance: " + words]
+    assert words in fleet.run(rollout, stage="begin", work=["h1"], parameters={"model": ""})["msg"] and not fleet.events()
+
+
 def test_a_way_back_is_not_measured(fleet, monkeypatch):
     made = Measuring(fleet, monkeypatch, lambda host: 0.5)
     fleet.run(rollout, stage="begin", work=HOSTS)
@@ -428,6 +444,34 @@ def test_a_way_back_is_not_measured(fleet, monkeypatch):
     Journal(fleet.folder / "reports" / "run").write("step.end", "h1", 0, "change", True, 1.0, evidence={"outcome": "done"})
     fleet.run(rollout, stage="batch_end", batch=["h1"])
     assert not made.jobs and not workspace.load("rollout").get("held")
+
+
+def test_hosts_beyond_the_limit_of_a_run_count_for_capacity_and_budget(fleet):
+    kept = workspace.load("rollout_settings")
+    plan = workspace.load("plan")
+    workspace.save("plan", dict(plan, hosts={"h1": plan["hosts"]["h1"]}))
+    workspace.save("surveys", {"h1": SURVEY})
+    workspace.save("proof", {"h1": {"one": {"ready": True, "findings": []}}})
+    assert "0 of 1 proven replicas" in fleet.run(rollout, stage="plan", work=["h1"])["refusals"][0]
+    workspace.save("rollout_settings", dict(kept, beyond=["h2", "h3"]))
+    assert fleet.run(rollout, stage="plan", work=["h1"])["refusals"] == []
+    assert "failed" not in fleet.run(rollout, stage="begin", work=["h1"], parameters={"model": ""})
+    fleet.unproven.add("h3")
+    assert "1 to change + 1 not proven (h3: one" in fleet.run(rollout, stage="batch", batch=["h1"])["why"]
+
+
+def test_ctrl_c_lets_the_hosts_at_work_finish_and_holds(fleet, monkeypatch, capsys):
+    begin(fleet)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        LookupModule().run(["hosts"])
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "the hosts at work are finished" in capsys.readouterr().err
+        assert "a pause (Ctrl-C) was asked for" in fleet.run(rollout, stage="batch", batch=["h1"])["why"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_how_long_it_took_is_what_the_next_one_expects(fleet):

@@ -1,0 +1,37 @@
+# Copyright: (c) 2026, The vllm_ascend.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ctrl-C during a rollout: once lets the hosts at work finish and holds, twice stops at once. Runs on the controller."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import workspace
+
+ONCE = ("\nCtrl-C: the hosts at work are finished, then the rollout holds. Once more stops at once: hosts in mid-change then finish or go back by "
+        "themselves.\n")
+
+
+def listen():
+    """Take Ctrl-C from here on; only in the process that runs the play, and only when nobody else has taken it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    player = os.getpid()
+
+    def first(_number, _frame):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Older cores leave their workers in the terminal's own process group: they are told as well.
+        if os.getpid() == player:
+            workspace.save("interrupt", True)
+            sys.stderr.write(ONCE)
+
+    signal.signal(signal.SIGINT, first)
+
+
+def asked():
+    """Whether Ctrl-C was pressed in this run."""
+    return workspace.load("interrupt", False)
