@@ -89,21 +89,23 @@ class ActionModule(ActionBase):
 
     def _with_the_group(self, host, args, task_vars, identity, fence, result, kept, why):
         """This host is proven and another one of its group is not: it goes back as well, where there is a way back."""
+        outcome = "down" if kept["outcome"] == "done" else "failed"
         if kept["outcome"] == "done" and args["state"] == "present":
-            before = workspace.load("differences", {}).get(host, {})
-            names = [name for name in kept["instances"] if (before.get(name) or {}).get("action") != "keep"]
-            for state, some in (("previous", [n for n in names if (before.get(n) or {}).get("before")]), ("absent", [n for n in names if not (before.get(n) or {}).get("before")])):
-                if some:
-                    back = dict(args, state=state, instances=some, prove=False, prune=False)
-                    ended = self._carry_out(host, back, task_vars, identity + "-" + state, dict(self._request(host, back)[0], fence=fence), 0, lambda line: None)[1]
-                    good = ended["outcome"] in ("done", "unchanged")
-                    kept.update(outcome="reverted" if good and kept["outcome"] in ("done", "reverted") else "down")
-                    kept["reverted" if state == "previous" else "removed"] = some
-        else:
-            kept["outcome"] = "down" if kept["outcome"] == "done" else "failed"
-        kept["message"] = why
+            found = workspace.load("differences", {}).get(host, {})
+            changed = [name for name in kept["instances"] if (found.get(name) or {}).get("action") != "keep"]
+            outcome = "reverted"
+            for state, key in (("previous", "reverted"), ("absent", "removed")):
+                names = [name for name in changed if bool((found.get(name) or {}).get("before")) == (state == "previous")]
+                if names:
+                    back = dict(args, state=state, instances=names, prove=False, prune=False)
+                    request = dict(self._request(host, back)[0], fence=fence)
+                    ended = self._carry_out(host, back, task_vars, "%s-%s" % (identity, state), request, 0, lambda line: None)[1]
+                    outcome = outcome if ended["outcome"] in ("done", "unchanged") else "down"
+                    kept[key] = names
+        kept.update(outcome=outcome, message=why)
         workspace.save("change." + host, kept)
-        result.update(failed=True, msg=f"{host}: {why} -- {ENDS[kept['outcome']].format(host=host)}", outcome=kept["outcome"])
+        end = "it went back as well" if outcome == "reverted" else ENDS[outcome].format(host=host)
+        result.update(failed=True, msg=f"{host}: {why} -- {end}", outcome=outcome)
         return result, kept
 
     def _carry_out(self, host, args, task_vars, identity, request, window_s, watch):

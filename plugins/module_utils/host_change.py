@@ -396,6 +396,10 @@ class Change:
             start = [entry for entry in outline.changes if outline.steps[entry["name"]]["start"]]
             if stop:
                 outline.host.stop(stop)
+                for entry in stop:
+                    if spanning.is_member(self.described({"name": entry["name"]}) or {}):
+                        # It ends with an error when its head has gone first, which is as it should be.
+                        outline.host.systemctl(["reset-failed", entry["unit"]])
             if start:
                 outline.host.start(start)
 

@@ -31,7 +31,7 @@ class Group:
 
     def torn(self):
         """Why the host must not change at all: a sentence, or None."""
-        return spanning.torn(self.instances, self.task_vars["ansible_play_hosts"])
+        return spanning.torn(self.instances, self.task_vars["ansible_play_hosts"]) if self.others else None
 
     def _load(self, what, host):
         return workspace.load("%s.%s.%s" % (what, self.state, host), {})
