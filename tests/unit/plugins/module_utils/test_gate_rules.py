@@ -310,6 +310,17 @@ def test_a_group_in_order_passes_every_rule_and_a_member_needs_no_port():
     assert [f["rule"] for f in blocking(grouped(taken))[1]] == ["instance.port_free"]
 
 
+@pytest.mark.parametrize("expert_parallel", [True, False])
+def test_the_experts_of_a_group_are_spread_over_all_of_its_ranks(expert_parallel):
+    """DeepSeek-R1 fits into two A2 hosts with its experts on all sixteen NPUs, and not with a whole copy on each four."""
+    large = surveys.instance("deepseek", "DeepSeek-R1-W8A8", list(range(8)), 8000, tensor_parallel_size=4, group=dict(GROUP), max_model_len=16384, options={
+        "tensor-parallel-size": 4, "data-parallel-size": 4, "data-parallel-size-local": 2, "enable-expert-parallel": expert_parallel,
+        "max-model-len": 16384, "gpu-memory-utilization": 0.92, "quantization": "ascend"})
+    made = dict(A2, survey=surveys.survey("a2", [large]), host_plan=dict(A2["host_plan"], instances=[large]))
+    capacity = [f for f in gate.judge({"h": made})["findings"] if f["rule"] == "instance.capacity"]
+    assert [f["status"] for f in capacity] == ["pass" if expert_parallel else "fail"], capacity
+
+
 def test_chips_without_ports_are_not_asked_for_links():
     assert blocking(surveys.changed(DUO, ("survey.deep", {"network": {"0": {"link": {"status": "DOWN"}}}})))[1] == []
 
