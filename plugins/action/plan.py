@@ -14,9 +14,13 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout, spanning
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, rolling, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, levels, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
+
+
+# Three packets to each of some sixty chips, from all chips of a host at once.
+PING_S = 120.0
 
 
 class ActionModule(ActionBase):
@@ -97,6 +101,7 @@ class ActionModule(ActionBase):
 
     def _judge(self, planning, surveys, args, left, task_vars):
         made, run = planning.build(surveys), workspace.load("run")
+        self._ping(made, surveys, task_vars["hostvars"])
         verdict, contexts = planning.judge(made, surveys)
         differences = self._keep(planning, made, surveys, run)
         workspace.save("left_over", left)
@@ -110,6 +115,8 @@ class ActionModule(ActionBase):
         # A group is ready with all of its hosts, or not at all, and changes as one.
         ready = spanning.closed(made, [host for host, status in verdict["hosts"].items() if status == "pass"], add=False)
         unready = sorted(set(verdict["hosts"]) - set(ready))
+        for host in [host for host in unready if verdict["hosts"][host] == "pass"]:
+            self._display.display("%s is left out: its group is not ready on another host" % host, color="yellow")
         directory = pathlib.Path(run["directory"])
         report.save(directory, "preflight.json", verdict)
         if args["enforce"] and len(unready) > planning.max_unready:
@@ -127,6 +134,13 @@ class ActionModule(ActionBase):
             # No task of a host is left that could say so.
             recording.conclude(self, task_vars["hostvars"])
         return result
+
+    def _ping(self, made, surveys, hostvars):
+        """Have the chips of groups ping each other: who is to reach whom is known only when all hosts have been looked at."""
+        wanted = spanning.pings(made, surveys)
+        requests = {host: {"pings": pairs, "timeout_s": PING_S} for host, pairs in wanted.items() if (surveys.get(host) or {}).get("deep")}
+        for host, answer in fan_out.ask(self, requests, "survey_sources:ping", hostvars, PING_S).items() if requests else ():
+            surveys[host]["deep"]["pings"] = answer.get("pings") or {}
 
     def _keep(self, planning, made, surveys, run):
         """Leave the plan and what it changes to the tasks that carry it out. :returns: the differences."""

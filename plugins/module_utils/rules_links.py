@@ -161,11 +161,11 @@ def same(view, instance):
 
 @each("group.links", "The chips of all hosts of a group can meet", after=("group.same", "links.up", "links.healthy", "links.addresses", "links.tls_same"),
       why="One pair of chips that cannot shake hands holds up all ranks until HCCL's time-out: EI0006.",
-      source="hccn_tool -ip -g and -tls -g; vllm-ascend multi-node checks")
+      source="hccn_tool -ip -g, -tls -g and -ping -g; vllm-ascend multi-node checks")
 def group_links(view, instance):
     if not instance.get("group") or view.peek("family") not in WITH_PORTS:
         return
-    expected, mine, tls, silent, twice = "addresses that differ and one TLS switch, on all hosts", {}, {}, [], []
+    expected, mine, tls, silent, twice = "addresses that differ, one TLS switch and answers to each ping, on all hosts", {}, {}, [], []
     for host, survey, planned in [(view.host, view.survey, instance)] + _other_hosts(view, instance):
         network = ((survey or {}).get("deep") or {}).get("network") or {}
         for path in davinci(planned):
@@ -178,13 +178,23 @@ def group_links(view, instance):
                 twice.append("%s and %s both have %s" % (mine[address], where, address))
             mine[address] = where
             tls.setdefault(switch, []).append(where)
+    pings = (view.peek("deep.pings") or {})
+    elsewhere = [address for address in mine if not mine[address].startswith(view.host + " ")]
+    answers = dict(((path, address), (pings.get(_number(path)) or {}).get(address)) for path in davinci(instance) for address in elsewhere)
+    lost = ["%s to %s (%s)" % (path, mine[address], said) for (path, address), said in sorted(answers.items())
+            if said and len(set(said.split(" of "))) > 1]
+    silent += ["%s to %s" % (path, mine[address]) for (path, address), said in sorted(answers.items()) if not said]
     if twice:
         yield failed("; ".join(twice), expected, "hccn_tool -i <number> -ip -s address <address> netmask <mask> on one of them")
     elif len(tls) > 1:
         rare = min(tls, key=lambda value: (len(tls[value]), value == "0"))
         yield failed("enable [%s] on %s only" % (rare, ", ".join(tls[rare])), expected,
                      "hccn_tool -i <number> -tls -s enable %s there" % ("0" if rare != "0" else "1"))
+    elif lost:
+        yield failed("packets lost: %s" % ", ".join(lost[:4]) + (" and %d more" % (len(lost) - 4) if len(lost) > 4 else ""), expected,
+                     "hccn_tool -i %s -ping -g address <peer>; then the switch between them" % _number(lost[0].split(" ")[0]))
     elif silent:
-        yield unsure("not read: " + ", ".join(silent), expected, DEEP % ",".join(instance["group"]["members"]))
+        yield unsure("not read: %s" % ", ".join(silent[:4]) + (" and %d more" % (len(silent) - 4) if len(silent) > 4 else ""), expected,
+                     DEEP % ",".join(instance["group"]["members"]))
     else:
         yield passed("%d chips on %d hosts" % (len(mine), len(instance["group"]["members"])), expected)

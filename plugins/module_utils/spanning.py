@@ -162,6 +162,29 @@ def interface(survey, address=None):
     return (device, held[device]) if device else (None, None)
 
 
+def pings(plan, surveys):
+    """Which chips of groups are to reach which addresses: {host: {davinci number as text: [address of a chip of another host]}}."""
+    found = {}
+    for host, entry in plan["hosts"].items():
+        for instance in entry["instances"]:
+            peers = [address for other in (instance.get("group") or {}).get("members") or () if other != host
+                     for planned in plan["hosts"][other]["instances"] if planned["name"] == instance["name"]
+                     for address in _chip_addresses(surveys.get(other), planned)]
+            if peers:
+                found.setdefault(host, {}).update((number, peers) for number in _numbers(instance))
+    return found
+
+
+def _numbers(instance):
+    return [path.rpartition("davinci")[2] for path in instance["devices"] if path.rpartition("davinci")[2].isdigit()]
+
+
+def _chip_addresses(survey, instance):
+    network = ((survey or {}).get("deep") or {}).get("network") or {}
+    read = [((network.get(number) or {}).get("ip") or {}).get("status") for number in _numbers(instance)]
+    return [address for address in read if address]
+
+
 def is_member(instance):
     """Whether an instance (of a plan, or a manifest) only computes for a group that answers at another host."""
     return (instance.get("group") or {}).get("role") == "member"

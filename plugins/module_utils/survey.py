@@ -295,6 +295,12 @@ def parse_hccn(query, text):
     return {"status": values.get(wanted), "values": values, "text": text.strip()[:500]}
 
 
+def parse_ping(text):
+    """What ``hccn_tool -i N -ping -g address A`` says: "3 of 3" packets came back, or None when it does not say."""
+    match = re.search(r"(\d+) packets? transmitted, (\d+) received", text)
+    return "%s of %s" % (match.group(2), match.group(1)) if match else None
+
+
 def parse_listeners(text, ports):
     """``/proc/net/tcp`` or ``tcp6`` -> {port: {"inodes": set of listening sockets, "lingering": sockets in other states}} of those ports."""
     found = {}

@@ -688,6 +688,32 @@ def _pci(bus_ids):
     return found
 
 
+def ping(parameters):
+    """Whether each of this host's chips reaches the chips of other hosts; all chips ask side by side. This only looks.
+
+    parameters: {"pings": {davinci number as text: [address]}, "timeout_s"}. :returns: {"pings": {number: {address: "3 of 3" or None}}}.
+    """
+    found, until = dict((number, {}) for number in parameters["pings"]), time.monotonic() + parameters["timeout_s"]
+    hccn = _hccn_tool()
+
+    def ask(number, addresses):
+        for address in addresses:
+            left = until - time.monotonic()
+            run = run_tool([hccn, "-i", number, "-ping", "-g", "address", address], min(TOOL_DEADLINE_S, left)) if hccn and left > 0.5 else Run()
+            found[number][address] = survey.parse_ping(run.stdout + run.stderr)
+
+    threads = [threading.Thread(target=ask, args=item, daemon=True) for item in parameters["pings"].items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"pings": found}
+
+
+def _hccn_tool():
+    return find_tool("hccn_tool") or next((tool for tool in ("/usr/local/Ascend/driver/tools/hccn_tool",) if os.path.exists(tool)), None)
+
+
 def _deep(parameters, path, info, device_nodes, reader):
     """The slow sources, one tool at a time within one more deadline: info -m, -t per NPU, hccn_tool per device."""
     deadline = time.monotonic() + parameters["timeout_s"]
@@ -712,7 +738,7 @@ def _deep(parameters, path, info, device_nodes, reader):
         for query in DEEP_TYPES:
             text = ask(path, "info", "-t", query, "-i", str(npu))
             result["npus"][str(npu)][query] = npu_smi.parse_key_values(text, query) if text is not None else None
-    hccn = find_tool("hccn_tool") or next((tool for tool in ("/usr/local/Ascend/driver/tools/hccn_tool",) if os.path.exists(tool)), None)
+    hccn = _hccn_tool()
     for number in sorted(number for number in map(survey.davinci_number, device_nodes) if number is not None) if hccn else ():
         answers = {}
         for key, arguments in HCCN_TYPES:

@@ -59,7 +59,8 @@ def links(*changes):
                    for n in range(8))
     for number, question, status in changes:
         network[number][question] = {"status": status}
-    return [("survey.deep", {"network": network})]
+    pings = dict((str(n), dict(("10.0.1.%d" % m, "3 of 3") for m in range(4, 8))) for n in range(4, 8))
+    return [("survey.deep", {"network": network, "pings": pings})]
 
 
 # id: (base, changes, rule, status, instance, piece of found, piece of remedy)
@@ -261,6 +262,10 @@ BROKEN = {
                            "h /dev/davinci7 and b /dev/davinci4 both have 10.0.0.7", "-ip -s"),
     "TLS on one host": (grouped(*[("peers.b.survey.deep.network.%d.tls.status" % n, "1") for n in range(8)]), [], "group.links", "fail", DENSE,
                         "enable [1] on b /dev/davinci4", "enable 0"),
+    "a ping lost": (grouped(("survey.deep.pings.6", {"10.0.1.4": "3 of 3", "10.0.1.5": "1 of 3", "10.0.1.6": "3 of 3", "10.0.1.7": "3 of 3"})), [],
+                    "group.links", "fail", DENSE, "packets lost: /dev/davinci6 to b /dev/davinci5 (1 of 3)", "hccn_tool -i 6 -ping"),
+    "nobody pinged": (grouped(("survey.deep.pings", {})), [], "group.links", "unknown", DENSE,
+                      "/dev/davinci4 to b /dev/davinci7 and 12 more", "-e deep=true"),
     "peer's links not read": (grouped(("peers.b.survey.deep", None)), [], "group.links", "unknown", DENSE, "not read: b /dev/davinci4", "--limit h,b"),
     "small buffer": (A2, [(at(MOE, "environment.HCCL_BUFFSIZE"), "200")], "instance.hccl_buffer", "fail", MOE, "200", "'256'"),
 }

@@ -144,6 +144,17 @@ def test_hosts_of_a_group_are_looked_at_down_to_their_links(catalogue):
     assert plan.survey_request(anything, catalogue, ["Large"])["deep"]
 
 
+def test_each_chip_of_a_group_is_to_reach_all_chips_of_the_other_hosts(catalogue):
+    found = dict((host, looked(ADDRESSES[host], deep={"network": dict((str(n), {"ip": {"status": "%s.%d" % (ADDRESSES[host], n)}}) for n in range(8))}))
+                 for host in ("b2", "a1", "c3"))
+    wanted = [{"model": "Large", "devices": 4, "arguments": {"tensor-parallel-size": 4}}]
+    made, problems = build(catalogue, {"b2": wanted, "a1": wanted, "c3": ["Two"]}, ("b2", "a1", "c3"), surveys=found)
+    assert problems == []
+    assert spanning.pings(made, found) == {
+        "b2": dict.fromkeys("0123", ["192.0.2.1.%d" % n for n in range(4)]), "a1": dict.fromkeys("0123", ["192.0.2.2.%d" % n for n in range(4)])}
+    assert spanning.pings(made, dict(found, a1={"unreachable": True})) == {"a1": dict.fromkeys("0123", ["192.0.2.2.%d" % n for n in range(4)])}
+
+
 def test_a_set_of_hosts_is_brought_in_line_with_the_groups(catalogue):
     made = build(catalogue, {"b2": ["Large"], "a1": ["Large"], "c3": ["Two"]}, ("b2", "a1", "c3"))[0]
     assert spanning.closed(made, ["b2"], add=True) == ["a1", "b2"]
