@@ -252,13 +252,18 @@ def end_to_end() -> Iterator[Result]:
     yield pytest_run("end to end", "tests/end_to_end", timeout=2700)
 
 
+def rollout() -> Iterator[Result]:
+    """Rollouts of six hosts behind a gateway under load: forward, back, broken, cut off, paused and contested; none may fail a request."""
+    yield pytest_run("rollout", "tests/rollout", timeout=1800)
+
+
 def real_vllm() -> Iterator[Result]:
     """The real vLLM on a CPU behind the same playbooks, on a fleet of its own: gate, load, drain, death and benchmark."""
     yield pytest_run("real vLLM", "tests/real_vllm", timeout=1500)
 
 
 # Side by side: what needs a core of this machine, and what mostly waits for hosts.
-LANES = ((lint, units, package, core_units, sanity), (molecule, end_to_end, real_vllm))
+LANES = ((lint, units, package, core_units, sanity), (molecule, end_to_end, rollout, real_vllm))
 TIERS = {function.__name__: function for lane in LANES for function in lane}
 
 

@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
     def _begin(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
         made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
-        return {"changed": False, "batches": made.kept["batches"], "directory": made.kept["directory"]}
+        return {"changed": False, "batches": made.kept.get("batches", []), "directory": made.kept.get("directory")}
 
     def _batch(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
@@ -64,13 +64,14 @@ class ActionModule(ActionBase):
 
     def _revert(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
-        hosts = made.to_revert() if made.kept else []
-        made.keep(revert=hosts)
+        hosts = made.to_revert()
+        if "directory" in made.kept:
+            made.keep(revert=hosts)
         return {"changed": False, "hosts": hosts}
 
     def _end(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
-        if not made.kept or made.check_mode:
+        if "directory" not in made.kept or made.check_mode:
             return {"changed": False, "outcome": None}
         failed = failures(task_vars)
         outcome, words = made.end(failed)

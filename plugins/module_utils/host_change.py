@@ -24,8 +24,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release, 
 NEXT = ".next"
 GIVEN_UP = "given-up"
 HEAD_S = 2.0
-JOB = {"environment": {}, "secrets": {}, "kind": "change", "rerun": False, "timeout_s": 0, "stop_timeout_s": 60, "wait_s": 0, "seen": None, "lines": 20,
-       "keep": 20, "systemd_run": "systemd-run"}
+JOB = dict(job_host.DEFAULTS, kind="change", stop_timeout_s=60)
 SHOW_S = 1.0
 KEEP_AWAKE_S = 600.0
 

@@ -15,15 +15,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-# Another checkout on the same machine brings a fleet of its own: an inventory with another rehearsal_fleet_name and subnet.
-INVENTORY = Path(os.environ.get("REHEARSAL_INVENTORY") or ROOT / "inventories" / "rehearsal")
+# Another checkout on the same machine brings a fleet of its own: an inventory with another rehearsal_fleet_name and subnet. Several are
+# separated by colons, as where an operator's own and the one that leads to its simulated hosts are used together.
+INVENTORY = os.environ.get("REHEARSAL_INVENTORY") or str(ROOT / "inventories" / "rehearsal")
+
+
+def using(inventory):
+    """The arguments that name an inventory, or several."""
+    return [word for path in str(inventory).split(":") for word in ("-i", path)]
 
 
 @functools.lru_cache(maxsize=None)
 def described(inventory=INVENTORY):
     """({host: address} of an inventory, the state folder of its fleet)."""
-    listed = json.loads(subprocess.run([BIN / "ansible-inventory", "-i", inventory, "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
-    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", "-i", inventory, "-m", "ansible.builtin.debug", "-a",
+    listed = json.loads(subprocess.run([BIN / "ansible-inventory", *using(inventory), "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", *using(inventory), "-m", "ansible.builtin.debug", "-a",
                                        "var=rehearsal_fleet_state_directory", "-o"], cwd=ROOT, capture_output=True, text=True,
                                       check=True).stdout.partition("=>")[2])
     hosts = listed["_meta"]["hostvars"]
@@ -31,7 +37,11 @@ def described(inventory=INVENTORY):
         shown["rehearsal_fleet_state_directory"])
 
 
-ADDRESSES, STATE = described()
+def __getattr__(name):
+    """ADDRESSES and STATE, when first asked for: rehearse.yml may have to write the inventory that knows them."""
+    if name in ("ADDRESSES", "STATE"):
+        return described()[name == "STATE"]
+    raise AttributeError(name)
 
 
 class Play:
@@ -67,12 +77,12 @@ def run(argv, cwd=ROOT, timeout=900, **environment):
 
 def play(playbook, *arguments, inventory=INVENTORY, **options):
     """Run ansible-playbook as the README says."""
-    return run([BIN / "ansible-playbook", playbook, "-i", inventory, *arguments], **options)
+    return run([BIN / "ansible-playbook", playbook, *using(inventory), *arguments], **options)
 
 
 def module(host, name, arguments):
     """Run one module of the collection on a host."""
-    return run([BIN / "ansible", host, "-i", INVENTORY, "-m", name, "-a", json.dumps(arguments)])
+    return run([BIN / "ansible", host, *using(INVENTORY), "-m", name, "-a", json.dumps(arguments)])
 
 
 def on(host, *command, check=True, given=b"", inventory=INVENTORY):

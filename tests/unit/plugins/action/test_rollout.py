@@ -170,6 +170,12 @@ def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
     assert fleet.run(rollout, stage="batch", ignore_load=True)["go"] == ["h1"] and fleet.events()[-1]["evidence"]["ignored_load"]
 
 
+def test_where_nothing_is_to_change_no_journal_is_opened(fleet):
+    assert "failed" not in fleet.run(rollout, stage="begin", work=[], parameters={"model": ""}) and fleet.shown[-1] == "ROLLOUT: nothing is to change"
+    assert fleet.run(rollout, stage="revert")["hosts"] == [] and fleet.run(rollout, stage="end")["outcome"] is None
+    assert not (fleet.folder / "reports" / "run").exists()
+
+
 def test_nothing_follows_a_host_that_went_back(fleet):
     begin(fleet)
     fleet.run(rollout, stage="batch")
