@@ -26,12 +26,14 @@ class Group:
 
     def __init__(self, action, host, instances, state, task_vars):
         self.action, self.host, self.instances, self.state, self.task_vars = action, host, instances, state, task_vars
-        self.others = sorted(spanning.companions(instances) - {host})
+        # What is removed needs nobody, and what is to stop need not wait for a host that is gone.
+        self.excused = {name for name, survey in workspace.load("surveys", {}).items() if state == "stopped" and survey.get("unreachable")}
+        self.others = sorted(spanning.companions(instances) - {host} - self.excused) if state != "absent" else []
         self.told = False
 
     def torn(self):
         """Why the host must not change at all: a sentence, or None."""
-        return spanning.torn(self.instances, self.task_vars["ansible_play_hosts"]) if self.others else None
+        return spanning.torn(self.instances, [*self.task_vars["ansible_play_hosts"], *self.excused]) if self.others else None
 
     def _load(self, what, host):
         return workspace.load("%s.%s.%s" % (what, self.state, host), {})

@@ -411,6 +411,16 @@ def test_a_host_that_had_nothing_to_do_fails_with_its_group(group, monkeypatch):
     assert "ended without a word" in group.run(change)["msg"] and workspace.load("change.h1")["outcome"] == "failed"
 
 
+@pytest.mark.parametrize("state, gone, refused", [("absent", False, False), ("stopped", False, True), ("stopped", True, False), ("started", True, True)])
+def test_what_is_removed_or_stops_is_not_held_up_by_a_host_that_is_gone(group, monkeypatch, state, gone, refused):
+    workspace.save("surveys", {"h1": dict(SURVEY, instances={"one": dict(SURVEY["instances"]["one"], manifest=dict(
+        INSTANCE, group={"members": ["h1", "h2"], "role": "head"}))}), "h2": {"unreachable": gone}})
+    calls = changing(monkeypatch, RESULT)
+    group.playing = ["h1", "h3"]
+    found = group.run(change, state=state)
+    assert bool(found.get("failed")) is refused and bool(calls) is not refused
+
+
 def test_a_fleet_without_gateways_asks_nobody(fleet):
     assert fleet.run(gateway) == {"changed": False, "addresses": {}} and fleet.asked == []
 
