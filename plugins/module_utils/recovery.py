@@ -171,7 +171,7 @@ def summarize(plan, results, check_mode=False):
             else:
                 outcome = "would " + action if check_mode and action not in (None, "keep") else "not reached"
             rows.append({
-                "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": instance["port"],
+                "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": spanning.shown_port(instance),
                 "patch_set": (instance["patch_set"] or {}).get("name") if isinstance(instance["patch_set"], dict) else instance["patch_set"],
                 "outcome": outcome, "ready_s": proof.get("elapsed_s"),
                 "reason": sentence(name, proof) if proof and not proof.get("ready") and not check_mode else result.get("failure"),
@@ -198,7 +198,7 @@ def status_rows(host, survey, proven, model="", wanted=None):
         unit, patch_set = manifest["unit_state"], manifest.get("patch_set")
         rows.append(dict(
             empty, host=host, instance=name, model=manifest.get("model"),
-            port="at " + manifest["group"]["members"][0] if spanning.is_member(manifest) else manifest.get("port"),
+            port=spanning.shown_port(manifest),
             npus=",".join(device.rsplit("davinci", 1)[-1] for device in manifest.get("devices") or ()),
             patch_set=patch_set.get("name") if isinstance(patch_set, dict) else patch_set,
             set_id=patch_set.get("id") if isinstance(patch_set, dict) else None,

@@ -190,6 +190,11 @@ def is_member(instance):
     return (instance.get("group") or {}).get("role") == "member"
 
 
+def shown_port(instance):
+    """Where an instance answers, for people: its port, or the host of the group's head."""
+    return "at " + instance["group"]["members"][0] if is_member(instance) else instance.get("port")
+
+
 def served(instances):
     """The instances that answer themselves."""
     return [instance for instance in instances if not is_member(instance)]

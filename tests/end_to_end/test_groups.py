@@ -12,14 +12,13 @@ import time
 import urllib.request
 
 import fleet_operator
-import pytest
 from fleet_operator import ROOT, described
 
 INVENTORY = ROOT / "tests" / "inventories" / "group"
 UNIT = "vllm-ascend-gemma-3-270m-it.service"
 HOSTS = ("a2-1", "a2-2")
-# The engine of one host gives up while it loads.
-HALF = '{"fleet_models": {"gemma-3-270m-it": {"environment": {"VLLM_ENGINE_READY_TIMEOUT_S": "{{ (inventory_hostname == bad) | ternary(1, 600) }}"}}}}'
+# The engine of the head gives up while it loads; its member, of the same release, waits for it.
+HALF = '{"fleet_models": {"gemma-3-270m-it": {"environment": {"VLLM_ENGINE_READY_TIMEOUT_S": "{{ (inventory_hostname == 'a2-1') | ternary(1, 600) }}"}}}}'
 SHORTER = json.dumps({"fleet_models": {"gemma-3-270m-it": {"arguments": {"max-model-len": 4096}}}})
 
 play = functools.partial(fleet_operator.play, inventory=INVENTORY)
@@ -86,10 +85,9 @@ def test_a_member_that_is_gone_is_told_of_both_and_a_deploy_mends_it():
     assert "Paris" in ask()
 
 
-@pytest.mark.parametrize("bad", HOSTS)
-def test_what_fails_on_one_host_goes_back_on_both(bad):
+def test_what_fails_on_one_host_goes_back_on_both():
     before = releases()
-    done = play("playbooks/deploy.yml", "-e", HALF, "-e", f"bad={bad}")
+    done = play("playbooks/deploy.yml", "-e", HALF)
     done.refused("loading takes longer than the engine waits")
     assert done.output.count("the release before is back and proven") >= 2
     assert releases() == before and "Paris" in ask()
