@@ -18,7 +18,8 @@ INVENTORY = ROOT / "tests" / "inventories" / "group"
 UNIT = "vllm-ascend-gemma-3-270m-it.service"
 HOSTS = ("a2-1", "a2-2")
 # The engine of the head gives up while it loads; its member, of the same release, waits for it.
-HALF = '{"fleet_models": {"gemma-3-270m-it": {"environment": {"VLLM_ENGINE_READY_TIMEOUT_S": "{{ (inventory_hostname == 'a2-1') | ternary(1, 600) }}"}}}}'
+HALF = json.dumps({"fleet_models": {"gemma-3-270m-it": {"environment": {
+    "VLLM_ENGINE_READY_TIMEOUT_S": "{{ (inventory_hostname == 'a2-1') | ternary(1, 600) }}"}}}})
 SHORTER = json.dumps({"fleet_models": {"gemma-3-270m-it": {"arguments": {"max-model-len": 4096}}}})
 
 play = functools.partial(fleet_operator.play, inventory=INVENTORY)
