@@ -10,7 +10,7 @@ import pathlib
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import lease, rollout
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, ledger, rolling, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, ledger, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 
 STAGES = ("plan", "begin", "batch", "batch_end", "revert", "end", "request", "parameters", "verify")
@@ -49,7 +49,11 @@ class ActionModule(ActionBase):
 
     def _begin(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
-        made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
+        try:
+            made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
+        except rolling.Held as error:
+            report.conclude(workspace.load("run")["directory"], made.check_mode, said=str(error))
+            raise
         return {"changed": False, "batches": made.kept["batches"], "directory": made.kept["directory"]}
 
     def _batch(self, args, task_vars):
@@ -74,6 +78,10 @@ class ActionModule(ActionBase):
             return {"changed": False, "outcome": None}
         failed = failures(task_vars)
         outcome, words = made.end(failed)
+        # A rollout that went on has a folder of its own beside that of this run.
+        for directory in dict.fromkeys((workspace.load("run")["directory"], str(made.kept["directory"]))):
+            recording.keep(directory, task_vars["hostvars"])
+            report.conclude(directory)
         self._display.display("\nrollout %s: %s -- %s\njournal: %s" % (made.journal.run, outcome, words, made.journal.path),
                               color=None if outcome == "done" else "red")
         if outcome == "done":

@@ -101,7 +101,7 @@ def test_a_plan_is_shown_with_its_hash_and_an_agreed_hash_is_held_to(fleet):
     shown = fleet.run(rollout, stage="plan", work=HOSTS)
     assert shown["batches"] == [["h1"], ["h2"], ["h3"]] and "plan hash: " + shown["hash"] in "\n".join(fleet.shown)
     refused = begin(fleet, plan_hash="other")
-    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not (fleet.folder / "reports").exists()
+    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not list(fleet.folder.glob("reports/*/journal.jsonl"))
     assert "failed" not in begin(fleet, plan_hash=shown["hash"])
     assert fleet.events()[0]["evidence"]["hash"] == shown["hash"]
 
