@@ -129,7 +129,8 @@ def _host(name, entry, survey, verdict, rows, ended, files):
         ((files.get("benchmark") or {}).get("hosts") or {}).get(name) or {}).get("reason")
     facts = ((verdict.get("facts") or {}).get(name) or [None] * 6)[:6]
     gate_status = verdict["hosts"].get(name)
-    health = "bad" if (worst and worst[0] in BAD) or gate_status == "fail" or survey.get("unreachable") or reason or any(
+    broken = any(item.get("host") == name and item["status"] in ("fail", "unknown") for item in (files.get("benchmark") or {}).get("gate") or ())
+    health = "bad" if broken or (worst and worst[0] in BAD) or gate_status == "fail" or survey.get("unreachable") or reason or any(
         one["outcome"] == "does not answer" for one in instances) else "unsure" if gate_status == "unknown" or worst else "good"
     return {"name": name, "health": health, "gate": gate_status, "outcome": worst[0] if worst else outcome, "platform": entry.get("platform") or facts[0],
             "driver": facts[2], "firmware": facts[3], "engine": facts[4], "reason": survey.get("error") if survey.get("unreachable") else reason,
@@ -321,7 +322,9 @@ def _changed_badly(hosts, files, findings, context):
     words = ", ".join("%d %s" % (count, outcome) for outcome, count in Counter(host["outcome"] for host in bad).items())
     remedy = next((item["remedy"] for item in findings if item.get("host") == first["name"] and item["status"] in ("fail", "unknown") and item["remedy"]), None)
     general = REMEDIES[first["outcome"]].format(host=first["name"])
-    return ("bad", "%d of %d hosts went wrong (%s): %s" % (len(bad), len(hosts), words, why), hosts_in_short(host["name"] for host in bad),
+    state = rollout.replay(files.get("journal") or [])
+    rolled = "; the rollout ended %s" % state["outcome"] if state["outcome"] else ""
+    return ("bad", "%d of %d hosts went wrong (%s): %s%s" % (len(bad), len(hosts), words, why, rolled), hosts_in_short(host["name"] for host in bad),
             "%s; %s" % (remedy, general) if remedy else general)
 
 
