@@ -20,6 +20,7 @@ import time
 ENGINES = ("docker", "podman")
 QUICK_S = 60.0
 OUTPUT_KEPT = 1 << 16
+TELL_S = 1.0
 
 
 _PROGRESS = re.compile(r"([0-9a-f]{12}): ([A-Z][a-z]+(?: [a-z]+)*)(?:[^/\n\r\x1b]*?([\d.]+)([kMG]?B)/)?")
@@ -70,22 +71,28 @@ def run(args, timeout_s, stdin=None, env=None, cwd=None):
     return result
 
 
-def received_bytes(text, layers):
-    """Take docker's progress lines into ``layers`` ({layer: bytes}); False when the text shows anything but bytes of layers that trickle in."""
+def received_bytes(text, layers, whole=None):
+    """Take docker's progress lines into ``layers`` ({layer: bytes}); False when the text shows anything but bytes of layers that trickle in.
+
+    ``whole`` is a set that gets the layers that are here.
+    """
     only_bytes = True
     for layer, what, number, unit in _PROGRESS.findall(text):
         if what == "Downloading" and number:
             layers[layer] = max(layers.get(layer, 0.0), float(number) * _UNITS[unit])
         elif what.startswith(_MOVES):
             only_bytes = False
+            if whole is not None:
+                whole.add(layer)
     return only_bytes
 
 
-def run_watched(args, timeout_s, silence_s, env=None, least_bytes_per_s=0.0):
+def run_watched(args, timeout_s, silence_s, env=None, least_bytes_per_s=0.0, tell=None):
     """Like :func:`run` for a command that shows its progress, killed when it makes none for ``silence_s`` seconds.
 
     Progress is only shown to a terminal, so it gets one. docker reports each 512 KiB: a crawling transfer is silent too. With
-    ``least_bytes_per_s``, so long with nothing but layers that come in slower than that is no progress either.
+    ``least_bytes_per_s``, so long with nothing but layers that come in slower than that is no progress either. ``tell`` is called with the bytes
+    of each layer and the layers that are whole, once a second at most.
     Returns the same as :func:`run`, and ``silent``; stdout and stderr come as one text in ``stderr``.
     """
     started = time.monotonic()
@@ -101,7 +108,7 @@ def run_watched(args, timeout_s, silence_s, env=None, least_bytes_per_s=0.0):
         return result
     finally:
         os.close(slave)
-    text, heard, tail, layers, mark = b"", started, "", {}, 0.0
+    text, heard, tail, layers, whole_layers, mark, told = b"", started, "", {}, set(), 0.0, started - TELL_S
     while True:
         now = time.monotonic()
         wait = min(started + timeout_s, heard + silence_s) - now
@@ -119,7 +126,10 @@ def run_watched(args, timeout_s, silence_s, env=None, least_bytes_per_s=0.0):
             text, now = (text + block)[-OUTPUT_KEPT:], time.monotonic()
             # A line may be cut by the end of the block.
             whole, dummy, tail = (tail + block.decode("utf-8", "replace")).rpartition("\r")
-            trickles, total = received_bytes(whole, layers), sum(layers.values())
+            trickles, total = received_bytes(whole, layers, whole_layers), sum(layers.values())
+            if tell and now - told >= TELL_S and (layers or whole_layers):
+                tell(layers, whole_layers)
+                told = now
             if not (least_bytes_per_s and layers and trickles) or total - mark >= least_bytes_per_s * silence_s:
                 heard, mark = now, total
     os.close(master)
@@ -162,17 +172,17 @@ class Engine:
         self.path = path
         self.config_dir = config_dir
 
-    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0):
+    def run(self, args, timeout_s=QUICK_S, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0, tell=None):
         """Run an engine command; with ``check`` a failure raises CommandError whose text ends in the engine's own reason.
 
-        With ``silence_s`` it is given up when it shows no progress for that long, see :func:`run_watched`.
+        With ``silence_s`` it is given up when it shows no progress for that long, and with ``tell`` it says how far it is, see :func:`run_watched`.
         """
         env = {}
         if credentials and self.config_dir:
             env = {"DOCKER_CONFIG": self.config_dir, "REGISTRY_AUTH_FILE": os.path.join(self.config_dir, "config.json")}
         command = [self.path] + list(args)
-        result = run(command, timeout_s, stdin=stdin, env=env) if silence_s is None else run_watched(
-            command, timeout_s, silence_s, env, least_bytes_per_s)
+        result = run(command, timeout_s, stdin=stdin, env=env) if silence_s is None and tell is None else run_watched(
+            command, timeout_s, timeout_s if silence_s is None else silence_s, env, least_bytes_per_s, tell)
         if check and result["rc"] != 0:
             reason = last_line(result["stderr"]) or last_line(result["stdout"])
             if result["timed_out"]:

@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import attestation
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
 
 POLL_S = 0.1
@@ -46,6 +47,10 @@ RULES = {
     "endpoint.reasoning": (
         "no marks of reasoning within the answer itself", "the instance declares a reasoning parser",
         "check that the argument reasoning-parser fits the model"),
+    "endpoint.attested": (
+        "the files of patch set {patch_set[name]} as its image was built, and vllm imported from there",
+        "the image's record of its patched files, whose hash is a label", "restart the instance, which makes its container anew from the image: "
+        "playbooks/restart.yml -e model={name}; when it fails again, remove the image from the host and deploy"),
     "endpoint.tool_call": (
         "a call of the function get_weather that is parsed as such", "the instance declares a tool call parser",
         "check that the argument tool-call-parser fits the model and its chat template; journalctl -u {unit}"),
@@ -54,7 +59,7 @@ RULES = {
 }
 ORDER = tuple(RULES)
 # Asked once, not with every look, and not of what shall only answer: an instance without a window.
-ONCE = ("endpoint.tool_call", "endpoint.chips")
+ONCE = ("endpoint.attested", "endpoint.tool_call", "endpoint.chips")
 TOOL_QUESTION = {
     "messages": [{"role": "user", "content": "What is the weather in Paris? Call the function get_weather to find out."}],
     "tools": [{"type": "function", "function": {
@@ -325,7 +330,7 @@ class Prover:
         first_token_s, gap_s, rounds, sanity, expected_answer as :func:`complete_instance` fills them in.
     :param probes: unit() -> properties, refresh() asks systemd at once, connect() -> bool, owners() -> {"ours", "foreign": [description],
         "error"}, health() -> (HTTP status or None, text), models() -> the same, complete() -> see judge_completion,
-        tool_call() -> (HTTP status or None, text), chips() -> see judge_chips, journal() -> [line].
+        attestation() -> see attestation.judge, tool_call() -> (HTTP status or None, text), chips() -> see judge_chips, journal() -> [line].
     """
 
     def __init__(self, instance, probes, clock, sleep):
@@ -423,6 +428,13 @@ class Prover:
             return True
         return self.say("endpoint.reasoning", *judge_reasoning([stream.content for stream in streams]))
 
+    def look_files(self):
+        """Whether the patched files are still those of the image: (passed, final)."""
+        if not self.instance["patch_set"]:
+            return True, False
+        status, found = attestation.judge(self.probes.attestation(), self.instance["patch_set"]["id"])
+        return self.say("endpoint.attested", status, found), status == "fail"
+
     def look_tools(self):
         """Whether a tool call is parsed, for an instance that declares to; a model that babbles by nature is not asked."""
         if self.instance["stability_window_s"] <= 0 or self.instance["sanity"] != "full" or not declares(self.instance, "--enable-auto-tool-choice"):
@@ -440,7 +452,9 @@ class Prover:
         """Judge what runs at this moment."""
         self.read_journal()
         passed, dummy = self.look(1)
-        return self.result(passed)
+        # Also of what does not answer: a changed file may be why.
+        attested, dummy = self.look_files() if self.open else (True, False)
+        return self.result(passed and attested)
 
     def run(self):
         """Wait until the instance is ready and has stayed so, or until it cannot become so any more."""
@@ -448,6 +462,8 @@ class Prover:
         while True:
             passed, final = self.look(self.instance["rounds"])
             answers = self.open
+            if passed:
+                passed, final = self.look_files()
             if passed and self.look_tools():
                 ready = self.clock() - self.started
                 held, final, seen = self.hold()
@@ -540,7 +556,7 @@ def declares(instance, flag):
 
 def complete_instance(instance, defaults):
     """An instance with every key that the prover reads; raises ValueError naming the one that is missing."""
-    filled = dict(defaults, max_model_len=None, sanity="full", expected_answer=None, arguments=[], devices=[])
+    filled = dict(defaults, max_model_len=None, sanity="full", expected_answer=None, arguments=[], devices=[], patch_set=None)
     filled.update((key, value) for key, value in instance.items() if value is not None)
     for key in ("name", "port", "served_model_name"):
         if key not in filled:

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import attestation
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import causes
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint as domain
@@ -168,8 +169,8 @@ class Probes:
                 answer["ours" if ours else "foreign"].append(describe(pid))
         return answer
 
-    def container_pid(self):
-        """(pid of the container's first process or None, what went wrong)."""
+    def container(self):
+        """(what the engine says of the container or None, what went wrong)."""
         result = self.engine.run(["container", "inspect", self.instance["container"]], check=False)
         try:
             data = json.loads(result["stdout"])[0]
@@ -182,7 +183,17 @@ class Probes:
         wanted = wanted.get("id") if isinstance(wanted, dict) else wanted
         if wanted and labels.get(release.RELEASE_LABEL, wanted) != wanted:
             return None, "container %s is of release %s, not %s" % (self.instance["container"], labels[release.RELEASE_LABEL], wanted)
-        return (data.get("State") or {}).get("Pid") or None, None
+        return data, None
+
+    def container_pid(self):
+        """(pid of the container's first process or None, what went wrong)."""
+        data, error = self.container()
+        return ((data or {}).get("State") or {}).get("Pid") or None, error
+
+    def attestation(self):
+        """Evidence on the patched files, see attestation.judge."""
+        data, error = self.container()
+        return attestation.read(data, self.engine) if data else {"error": error}
 
     def ask(self, path, body=None, seconds=HTTP_S):
         """GET, or POST of a JSON body: (HTTP status or None, text or what went wrong)."""

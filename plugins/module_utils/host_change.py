@@ -22,8 +22,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release, release_host
 
 NEXT = ".next"
-JOB = {"environment": {}, "secrets": {}, "kind": "change", "rerun": False, "timeout_s": 0, "stop_timeout_s": 60, "wait_s": 0, "seen": None, "lines": 20,
-       "keep": 20, "systemd_run": "systemd-run"}
+JOB = dict(job_host.DEFAULTS, kind="change", stop_timeout_s=60)
 SHOW_S = 1.0
 KEEP_AWAKE_S = 600.0
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 # pylint: disable=ansible-bad-function
 
 import glob
+import hashlib
 import importlib
 import json
 import os
@@ -23,7 +24,6 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-RECORD = "/usr/local/share/vllm-ascend-fleet/patch_set.json"
 CANN_FILES = ("/usr/local/Ascend/ascend-toolkit/latest/*-linux/ascend_toolkit_install.info",
               "/usr/local/Ascend/ascend-toolkit/latest/ascend_toolkit_install.info",
               "/usr/local/Ascend/cann/*-linux/ascend_toolkit_install.info")
@@ -139,8 +139,23 @@ def imports_of(pins):
     return [name for name in ("transformers",) if any(pin.split("==")[0].strip() == name for pin in pins)]
 
 
-def build(recipe, series, record=RECORD):
-    """Patch, install, prove, and leave the record for attestation. Returns what is recorded."""
+def imported(name):
+    """Where a new interpreter finds a package, without importing it; None when it does not."""
+    code = "import importlib.util as u, sys; s = u.find_spec(sys.argv[1]); print((s and s.origin) or '')"
+    done = subprocess.run([sys.executable, "-c", code, name], stdout=subprocess.PIPE, timeout=IMPORT_TIMEOUT_S, check=False, cwd="/")
+    return done.stdout.decode("utf-8", "replace").strip() or None
+
+
+def prove_place(name, found, trees):
+    """BuildError when a package that lies in a patched tree is imported from elsewhere: the patches would be without effect."""
+    for tree in trees:
+        if os.path.exists(os.path.join(tree, name, "__init__.py")) and not (found or "").startswith(tree.rstrip("/") + "/"):
+            raise BuildError("the patches change %s, but %s is imported from %s; set their tree to where it is imported from" % (
+                tree, name, found or "nowhere"))
+
+
+def build(recipe, series):
+    """Patch, install, prove, and leave the record for attestation. Returns what is recorded, with the hash of the record."""
     patches = [dict(each, file=os.path.join(HERE, "patches", each["stored"])) for each in recipe["patches"]]
     try:
         done = series.run_series(patches, workdir=tempfile.gettempdir())
@@ -149,14 +164,17 @@ def build(recipe, series, record=RECORD):
     installed = install(recipe)
     compile_files(done["files"])
     prove_imports(imports_of(recipe["pins"]))
+    found = imported("vllm")
+    prove_place("vllm", found, done["files"])
     content = {"id": recipe["id"], "name": recipe["name"], "base_digest": recipe["base_digest"], "cann": read_cann(), "files": done["files"],
                "patches": [{"file": each["file"], "tree": each["tree"], "sha256": each["sha256"]} for each in recipe["patches"]],
-               "pins": recipe["pins"], "installed": installed,
+               "pins": recipe["pins"], "installed": installed, "imported": found,
                "verdicts": [{key: each[key] for key in ("patch", "tree", "verdict")} for each in done["verdicts"]]}
-    os.makedirs(os.path.dirname(record), exist_ok=True)
-    with open(record, "w") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True)
-    return content
+    os.makedirs(os.path.dirname(recipe["record"]), exist_ok=True)
+    text = json.dumps(content, indent=1, sort_keys=True).encode("utf-8")
+    with open(recipe["record"], "wb") as stream:
+        stream.write(text)
+    return dict(content, record_sha256=hashlib.sha256(text).hexdigest())
 
 
 def main(argv):

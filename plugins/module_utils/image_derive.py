@@ -13,7 +13,7 @@ import time
 import urllib.parse
 import uuid
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, image_build, image_supply, patch_series, registry
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import attestation, container_cli, image_build, image_supply, patch_series, registry
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.image_supply import SupplyError
 
 LABEL = "vllm-ascend-fleet."
@@ -59,7 +59,7 @@ def recipe(patch_set, base_digest, wheelhouse, index_url):
     """What ``image_build.py`` reads inside of the image."""
     python = patch_set.get("python") or {}
     return {
-        "id": patch_set["id"], "name": patch_set["name"], "base_digest": base_digest, "wheelhouse": wheelhouse, "index_url": index_url,
+        "id": patch_set["id"], "name": patch_set["name"], "base_digest": base_digest, "wheelhouse": wheelhouse, "index_url": index_url, "record": attestation.RECORD,
         "patches": [{"file": each["file"], "tree": each["tree"], "sha256": each["sha256"], "stored": stored_name(number, each["file"])}
                     for number, each in enumerate(patch_set["patches"])],
         "pins": list(python.get("pins") or []), "constraints": list(python.get("constraints") or []),
@@ -221,9 +221,24 @@ class Derivation:
             if done["timed_out"]:
                 reason = "it did not end in time; raise timeout_s"
             raise SupplyError("%s was not built: %s" % (self.target, reason), liars=self.result["liars"])
+        self.label(build_id, attestation.RECORD_LABEL, answer["record_sha256"])
         self.result["verdicts"] = answer["verdicts"]
         self.result["actions"].append("build " + self.target)
         shutil.rmtree(folder)
+
+    def label(self, build_id, name, value):
+        """Put a label on the target that is only known once it is built; its layers stay as they are."""
+        folder = make(self.private, "label")
+        write(os.path.join(folder, "Dockerfile"), 'FROM %s\nLABEL "%s"="%s"\n' % (self.target, name, value))
+        command = ["build", "--no-cache", "--network", "none", "--tag", self.target]
+        if self.engine.name == "podman":
+            command += ["--format", "docker"]
+        done = self.engine.run(command + [folder], timeout_s=self.left(), check=False)
+        if done["rc"] != 0:
+            self.engine.run(["rmi", self.target], check=False)
+            raise SupplyError("%s was built, but not labelled: %s" % (self.target, container_cli.last_line(done["stderr"]) or "exit %s" % done["rc"]),
+                              liars=self.result["liars"])
+        self.discard(build_id)
 
     def discard(self, build_id):
         """Remove the images that this build left; they carry its id as a label. With the last one go the steps below it."""

@@ -20,6 +20,9 @@ TOOL_S = 60.0
 # Looking costs the host a little each time, and most jobs are long.
 POLL_S = (0.1, 2.0)
 LOG_READ = 1 << 16
+# Of a job that another file starts or follows.
+DEFAULTS = {"environment": {}, "secrets": {}, "kind": None, "rerun": False, "timeout_s": 0, "stop_timeout_s": 30, "wait_s": 0, "seen": None, "lines": 20,
+            "keep": 20, "systemctl": "systemctl", "systemd_run": "systemd-run"}
 
 
 def read_text(path, last=None):

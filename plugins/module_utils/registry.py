@@ -363,9 +363,12 @@ class Client:
         return received / max(self.clock() - started, 1e-6)
 
     def image(self, repository, selector, architecture=None):
-        """``{digest, architectures, architecture, labels, config_digest}`` of an image; the last three are None in an index without ours."""
+        """``{digest, architectures, architecture, labels, config_digest, sizes}`` of an image; all but the first two are empty in an index without ours.
+
+        ``sizes`` is ``{the twelve digits under which engines show a layer: its bytes}``.
+        """
         digest, manifest = self.manifest(repository, selector)
-        result = {"digest": digest, "architectures": architectures_of(manifest), "architecture": None, "labels": None, "config_digest": None}
+        result = {"digest": digest, "architectures": architectures_of(manifest), "architecture": None, "labels": None, "config_digest": None, "sizes": {}}
         if result["architectures"] is not None:
             inner = digest_for(manifest, architecture)
             if inner is None:
@@ -378,6 +381,7 @@ class Client:
         if "sha256:" + hashlib.sha256(body).hexdigest() != config_digest:
             raise RegistryError("%s sent a config that does not hash to %s" % (self.registry, config_digest))
         config = json.loads(body.decode("utf-8"))
+        result["sizes"] = dict((layer["digest"].partition(":")[2][:12], layer.get("size") or 0) for layer in manifest.get("layers") or ())
         result.update(architecture=config.get("architecture"), labels=(config.get("config") or {}).get("Labels") or {}, config_digest=config_digest)
         if result["architectures"] is None:
             result["architectures"] = [result["architecture"]]

@@ -116,7 +116,7 @@ def _hosts(files, surveys):
         rows.setdefault(row["host"], {})[row["instance"]] = row
     measured = (files.get("benchmark") or {}).get("hosts") or {}
     asked = (files.get("verify") or {}).get("hosts") or {}
-    names = set(plan["hosts"]) | set(verdict["hosts"]) | set(ended) | set(measured) | set(asked)
+    names = set(plan["hosts"]) | set(rows) | set(verdict["hosts"]) | set(ended) | set(measured) | set(asked)
     return [_host(name, plan["hosts"].get(name) or {}, surveys.get(name) or {}, verdict, rows.get(name) or {}, ended.get(name) or {}, files)
             for name in sorted(names, key=natural)]
 
@@ -139,7 +139,8 @@ def _host(name, entry, survey, verdict, rows, ended, files):
 
 def _instances(name, entry, survey, rows, ended, files):
     found = OrderedDict()
-    for planned in entry.get("instances") or ():
+    # A way back has no plan on file; its rows say the same.
+    for planned in entry.get("instances") or [dict(row, name=instance) for instance, row in rows.items()]:
         row = rows.get(planned["name"]) or {}
         found[planned["name"]] = {
             "name": planned["name"], "model": planned.get("model"), "devices": list(planned.get("devices") or ()), "port": planned.get("port"),

@@ -172,8 +172,8 @@ def main():
         module.fail_json(msg=str(error), status=error.status)
     finally:
         shutil.rmtree(private)
-    for liar in result["liars"]:
-        module.warn("mirror put aside: %s announces %s instead of %s" % (liar["reference"], liar["digest"], result.get("base_digest") or result["digest"]))
+    for sentence in image_supply.warnings(result):
+        module.warn(sentence)
     result["elapsed_s"] = round(time.monotonic() - started, 3)
     result["diff"] = {"before": {"digest": None if result["changed"] else result["digest"]}, "after": {"digest": result["digest"] or "to be built"}}
     module.exit_json(**result)

@@ -16,6 +16,8 @@ description:
     never used in that run. The image is pulled by digest from the fastest of the others, by a short measurement, and from the next one when
     a pull dies or crawls.
   - The architecture is compared before the pull and after it.
+  - The pull is a detached job of the host, as M(vllm_ascend.fleet.job) runs them, which needs root. The task follows it, shows bytes and rate as a
+    line from time to time, and opens a lost connection again. A run that was broken off finds the pull where it is by then.
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes
   - vllm_ascend.fleet.container_engine
@@ -46,6 +48,22 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  state_directory:
+    description: Where jobs are kept, in the folder C(jobs).
+    type: path
+    default: /var/lib/vllm-ascend-fleet
+  systemctl:
+    description: The C(systemctl) to use.
+    type: str
+    default: systemctl
+  systemd_run:
+    description: The C(systemd-run) to use.
+    type: str
+    default: systemd-run
+  patience_s:
+    description: Seconds during which a lost connection is opened again and again. Read by the action.
+    type: int
+    default: 300
 """
 
 EXAMPLES = r"""
@@ -116,60 +134,46 @@ elapsed_s:
   type: float
 """
 
-import shutil
-import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, image_supply, registry
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, image_supply
 
 
-def remove(engine, reference, check_mode):
-    """Remove one reference. Returns ``(changed, actions)``; CommandError when a container stands on it."""
+def remove(options, check_mode):
+    """The result of removing one reference; CommandError or SupplyError when a container stands on it."""
+    result = dict(image_supply.empty(), diff={"before": {"image": None}, "after": {"image": None}})
+    engine = container_cli.Engine(*container_cli.find_engine(options["engine"], options["engine_path"]))
+    reference = options["reference"]
     found = engine.image(reference)
     if found is None:
-        return False, []
+        return result
     users = engine.containers_of(reference)
     if users:
         raise image_supply.SupplyError("image %s is used by the containers %s; remove them first" % (reference, ", ".join(users)))
     if not check_mode:
         engine.run(["rmi", reference])
-    return True, ["remove " + reference]
+    result["diff"]["before"]["image"] = reference
+    return dict(result, changed=True, actions=["remove " + reference])
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec=dict(
-            image_supply.ENGINE_OPTIONS,
-            reference=dict(type="str", required=True), digest=dict(type="str"), mirrors=dict(type="list", elements="str", default=[]),
-            architecture=dict(type="str"), state=dict(type="str", choices=["present", "absent"], default="present"),
-        ),
-        required_together=[("registry_username", "registry_password")],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=image_supply.ARGUMENTS, required_together=image_supply.TOGETHER, supports_check_mode=True)
     options, started = module.params, time.monotonic()
-    private = tempfile.mkdtemp(prefix="vllm-ascend-fleet-", dir=module.tmpdir)
-    result = {"changed": False, "id": None, "digest": None, "local_reference": None, "mirror": None, "liars": [], "note": "", "actions": []}
+    if options["state"] == "present":
+        result = image_supply.answer(options, module.check_mode, module.tmpdir)
+        if result.get("failed"):
+            module.fail_json(**result)
+        for sentence in image_supply.warnings(result):
+            module.warn(sentence)
+        module.exit_json(**result)
     try:
-        engine = image_supply.engine_for(options, private, options["reference"])
-        if options["state"] == "absent":
-            result["changed"], result["actions"] = remove(engine, options["reference"], module.check_mode)
-        else:
-            result.update(image_supply.ensure(engine, options, module.check_mode, started + options["timeout_s"]))
+        result = remove(options, module.check_mode)
     except image_supply.SupplyError as error:
-        module.fail_json(msg=str(error), **error.facts)
+        module.fail_json(msg=str(error))
     except container_cli.CommandError as error:
         module.fail_json(msg=str(error), **{key: error.result[key] for key in ("cmd", "rc", "stdout", "stderr")})
-    except registry.RegistryError as error:
-        module.fail_json(msg=str(error), status=error.status)
-    finally:
-        shutil.rmtree(private)
-    for liar in result["liars"]:
-        module.warn("mirror put aside: %s announces %s instead of %s" % (liar["reference"], liar["digest"], result.get("base_digest") or result["digest"]))
-    result["elapsed_s"] = round(time.monotonic() - started, 3)
-    result["diff"] = {"before": {"image": None if result["changed"] == (options["state"] == "present") else options["reference"]},
-                      "after": {"image": options["reference"] if options["state"] == "present" else None}}
-    module.exit_json(**result)
+    module.exit_json(elapsed_s=round(time.monotonic() - started, 3), **result)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ except Exception as _error:
 _say(_answer)
 '''
 # Their text is written for the user.
-KNOWN = ("CommandError", "Fenced", "JobError", "ReleaseError", "SupplyError", "ValueError")
+KNOWN = ("CommandError", "Fenced", "JobError", "RegistryError", "ReleaseError", "SupplyError", "ValueError")
 
 
 @functools.lru_cache(maxsize=None)

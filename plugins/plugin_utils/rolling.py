@@ -117,6 +117,8 @@ class Rollout:
     def describe(self, made, expected):
         """The rollout in words."""
         count = sum(len(batch) for batch in made["batches"])
+        if not count and not made["refusals"]:
+            return ["", "ROLLOUT: nothing is to change"]
         lines = ["", "ROLLOUT: %d host(s) in %d batch(es)" % (count, len(made["batches"]))]
         for number, batch in enumerate(made["batches"], 1):
             racks = sorted({self.racks[host] for host in batch if self.racks.get(host)})
@@ -228,6 +230,8 @@ class Rollout:
         if plan_hash and plan_hash != made["hash"] and not (state and state["begin"].get("hash") == plan_hash):
             raise Held("the plan is not the one that was agreed to: its hash is %s, and plan_hash is %s; something changed since, look at it again with "
                        "playbooks/plan.yml" % (made["hash"], plan_hash))
+        if not made["batches"] and not unfinished:
+            return
         self.keep(directory=str(unfinished or run["directory"]), hash=made["hash"], batches=made["batches"], expected=expected,
                   hosts=[host for batch in made["batches"] for host in batch], offset=state["batch"] if state else 0)
         if self.check_mode:

@@ -62,7 +62,7 @@ class Browser:
         self.program, self.home = program, home
 
     def run(self, *arguments):
-        done = subprocess.run([self.program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000", "--disable-extensions",
+        done = subprocess.run([self.program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000", "--disable-extensions",
                                "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={self.home}", *arguments], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout

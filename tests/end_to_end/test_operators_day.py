@@ -78,6 +78,14 @@ def test_stop_and_start_are_idempotent():
     assert {state for state, _since in started()} == {"active"}
 
 
+def test_a_patched_file_that_somebody_changes_is_named_and_a_restart_makes_it_right():
+    file = "/vllm-workspace/vllm/vllm/tool_parsers/__init__.py"
+    on(HOST, f"docker exec vllm-ascend-{SMALL} sh -c 'echo >> {file}'")
+    play("playbooks/verify.yml", *ONE).refused(SMALL, "endpoint.attested", f"{file} was changed", "playbooks/restart.yml")
+    assert "patched files (the host's)" in play("playbooks/status.yml", *ONE).succeeded().output
+    assert play("playbooks/restart.yml", *ONE, "-e", "model=" + SMALL).succeeded().changed[HOST] == 1
+
+
 def test_what_the_engines_own_parser_refuses_stops_nothing():
     before = started()
     wrong = {"model": "gemma-4-E2B-it", "arguments": {"compilation-config": {"cudagraph_mode": "NONSENSE"}}}

@@ -53,7 +53,7 @@ def restarts(since):
 @pytest.fixture
 def load():
     """Streamed and plain requests to the gateway all the while; none may fail."""
-    with Load(f"http://{described()[0]['gw-1']}:8000", MODEL, rate=5) as clients:
+    with Load(f"http://{described()[0]['gw-1']}:9000", MODEL, rate=5) as clients:
         time.sleep(1)
         yield clients
     told = clients.report()

@@ -119,7 +119,8 @@ def test_a_second_controller_is_refused_by_name_and_changes_nothing(fleet):
     workspace.save("plan", plan)
     refused = begin(fleet)
     assert refused["failed"] and "bob@elsewhere" in refused["msg"] and "take_over=true" in refused["msg"]
-    assert not (fleet.folder / "reports" / "second").exists()
+    told = json.loads((fleet.folder / "reports" / "second" / "report.json").read_text())["verdict"]
+    assert told["status"] == "bad" and "bob@elsewhere" in told["what"] and not (fleet.folder / "reports" / "second" / "journal.jsonl").exists()
     assert "failed" not in begin(fleet, take_over=True)
 
 
@@ -158,12 +159,20 @@ def test_a_batch_is_held_with_its_reason(fleet, monkeypatch, break_it, words):
     ended = fleet.run(rollout, stage="end")
     assert ended["failed"] and ended["outcome"] == "held" and words in ended["msg"]
     assert [event["event"] for event in fleet.events()] == ["rollout.begin", "hold", "rollout.end"]
+    told = json.loads((fleet.folder / "reports" / "run" / "report.json").read_text())["verdict"]
+    assert told["status"] == "unsure" and words in told["what"] and "resume.yml" in told["remedy"]
 
 
 def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
     begin(fleet)
     fleet.load["error"] = "silent"
     assert fleet.run(rollout, stage="batch", ignore_load=True)["go"] == ["h1"] and fleet.events()[-1]["evidence"]["ignored_load"]
+
+
+def test_where_nothing_is_to_change_no_journal_is_opened(fleet):
+    assert "failed" not in fleet.run(rollout, stage="begin", work=[], parameters={"model": ""}) and fleet.shown[-1] == "ROLLOUT: nothing is to change"
+    assert fleet.run(rollout, stage="revert")["hosts"] == [] and fleet.run(rollout, stage="end")["outcome"] is None
+    assert not (fleet.folder / "reports" / "run" / "journal.jsonl").exists()
 
 
 def test_nothing_follows_a_host_that_went_back(fleet):

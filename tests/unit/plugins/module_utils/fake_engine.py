@@ -19,9 +19,9 @@ class FakeEngine:
         self.images, self.remote = dict(images or {}), dict(remote or {})
         self.calls, self.build = [], dict(QUIET)
         self.cann = dict(QUIET, stdout='vllm-ascend-fleet: {"cann": "8.5.1"}\n')
-        self.on_push = self.on_build = None
+        self.on_push = self.on_build = self.labelled = None
 
-    def run(self, args, timeout_s=60.0, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0):
+    def run(self, args, timeout_s=60.0, stdin=None, check=True, credentials=False, silence_s=None, least_bytes_per_s=0.0, tell=None):
         self.calls.append(list(args))
         verb = args[0]
         if verb == "pull":
@@ -37,6 +37,10 @@ class FakeEngine:
         elif verb == "run":
             return self.cann
         elif verb == "build":
+            if args[-1].endswith("/label"):
+                with open(args[-1] + "/Dockerfile") as stream:
+                    self.labelled = stream.read()
+                return dict(QUIET)
             if self.on_build:
                 self.on_build(args)
             return self.build

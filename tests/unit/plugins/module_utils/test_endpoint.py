@@ -16,7 +16,12 @@ MODELS = json.dumps({"data": [{"id": "gemma", "max_model_len": 4096}]})
 
 CALL = json.dumps({"choices": [{"message": {"content": None, "tool_calls": [
     {"function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}]}}]})
-DECLARED = {"arguments": ["/m", "--enable-auto-tool-choice", "--tool-call-parser", "x", "--reasoning-parser", "x"], "devices": ["/dev/davinci3"]}
+DECLARED = {"arguments": ["/m", "--enable-auto-tool-choice", "--tool-call-parser", "x", "--reasoning-parser", "x"], "devices": ["/dev/davinci3"],
+            "patch_set": {"name": "gemma4", "id": "abc"}}
+
+
+ATTESTED = {"labels": {"vllm-ascend-fleet.patch-set": "abc"}, "record": b'{"files": {}, "imported": "/w/vllm"}', "files": {}, "imported": "/w/vllm",
+            "error": None}
 
 
 def stream_of(text, model="gemma", done=True, finish="stop"):
@@ -35,7 +40,7 @@ class World:
         self.now, self.asked = 0.0, []
         self.events = [(0, {"unit": UP, "port": True, "owners": {"ours": ["pid 7"], "foreign": [], "error": None}, "health": (200, ""),
                             "models": (200, MODELS), "text": "Paris", "status": 200, "error": None, "model": "gemma", "journal": [],
-                            "tool": (200, CALL), "chips": {"health": {"/dev/davinci3": "OK"}, "error": None}})] + list(events)
+                            "tool": (200, CALL), "attestation": ATTESTED, "chips": {"health": {"/dev/davinci3": "OK"}, "error": None}})] + list(events)
 
     def value(self, name):
         self.asked.append((self.now, name))
@@ -68,6 +73,9 @@ class World:
 
     def journal(self):
         return self.value("journal")
+
+    def attestation(self):
+        return self.value("attestation")
 
     def tool_call(self):
         return self.value("tool")
@@ -351,3 +359,23 @@ def test_a_sick_chip_ends_it_at_once_and_names_the_device():
 def test_chips_that_nobody_tells_of_block():
     result = prover(World((0, {"chips": {"health": {}, "error": "npu-smi: no answer"}})), **DECLARED).run()
     assert not result["ready"] and ("endpoint.chips", "unknown", "npu-smi: no answer") in bad(result)
+
+
+def test_a_changed_file_ends_it_at_once_and_says_what_to_do():
+    world = World((5, {"attestation": dict(ATTESTED, imported="/usr/lib/vllm/__init__.py")}))
+    assert prover(world, **DECLARED).run()["ready"], "asked once, before it changed"
+    result = prover(world, **DECLARED).run()
+    assert not result["ready"] and world.now < 20
+    assert bad(result) == [("endpoint.attested", "fail", "vllm is imported from /usr/lib/vllm/__init__.py, not from /w/vllm")]
+    assert "playbooks/restart.yml -e model=" in endpoint.sentence("one", result)
+
+
+def test_a_look_tells_of_changed_files_also_when_the_answers_are_bad():
+    changed = dict(ATTESTED, labels={})
+    result = prover(World((0, {"attestation": changed, "status": 500})), **DECLARED).once()
+    assert {rule for rule, dummy, dummy in bad(result)} == {"endpoint.completion", "endpoint.attested"}
+
+
+def test_an_instance_without_a_patch_set_is_not_asked_for_its_files():
+    world = World((0, {"attestation": dict(ATTESTED, labels={})}))
+    assert prover(world).run()["ready"] and "attestation" not in [name for dummy, name in world.asked]

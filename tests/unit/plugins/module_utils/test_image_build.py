@@ -38,15 +38,16 @@ def here(tmp_path, monkeypatch):
 def recipe(here, value=b"3", pins=()):
     data = PATCH % value
     (here / "patches" / "0000" / "1.patch").write_bytes(data)
-    return {"id": "x" * 12, "name": "set", "base_digest": "sha256:1", "wheelhouse": False, "index_url": None, "pins": list(pins), "constraints": [],
+    return {"id": "x" * 12, "name": "set", "record": str(here / "share" / "patch_set.json"), "base_digest": "sha256:1", "wheelhouse": False, "index_url": None, "pins": list(pins), "constraints": [],
             "patches": [{"file": "1.patch", "tree": str(here / "tree"), "sha256": hashlib.sha256(data).hexdigest(), "stored": "0000/1.patch"}]}
 
 
 def test_build_leaves_a_record_for_attestation(here):
-    record = str(here / "share" / "patch_set.json")
-    image_build.build(recipe(here), patch_series, record)
-    with open(record) as stream:
-        content = json.load(stream)
+    told = image_build.build(recipe(here), patch_series)
+    with open(recipe(here)["record"], "rb") as stream:
+        data = stream.read()
+    content = json.loads(data)
+    assert told["record_sha256"] == hashlib.sha256(data).hexdigest() and content["imported"] == image_build.imported("vllm")
     with open(str(here / "tree" / "m.py"), "rb") as stream:
         assert content["files"] == {str(here / "tree"): {"m.py": hashlib.sha256(stream.read()).hexdigest()}}
     assert content["verdicts"] == [{"patch": "1.patch", "tree": str(here / "tree"), "verdict": "applies"}]
@@ -54,14 +55,26 @@ def test_build_leaves_a_record_for_attestation(here):
 
 def test_patched_file_that_does_not_compile(here):
     with pytest.raises(image_build.BuildError) as caught:
-        image_build.build(recipe(here, b"("), patch_series, str(here / "r.json"))
-    assert "tree/m.py does not compile" in str(caught.value) and not (here / "r.json").exists()
+        image_build.build(recipe(here, b"("), patch_series)
+    assert "tree/m.py does not compile" in str(caught.value) and not (here / "share").exists()
+
+
+def test_a_patched_tree_that_nobody_imports_is_refused(here, monkeypatch):
+    (here / "tree" / "vllm").mkdir()
+    (here / "tree" / "vllm" / "__init__.py").touch()
+    monkeypatch.setattr(image_build, "imported", lambda name: "/usr/lib/python3/site-packages/vllm/__init__.py")
+    with pytest.raises(image_build.BuildError) as caught:
+        image_build.build(recipe(here), patch_series)
+    assert "tree, but vllm is imported from /usr/lib/python3/site-packages/vllm" in str(caught.value) and not (here / "share").exists()
+    monkeypatch.setattr(image_build, "imported", lambda name: str(here / "tree" / "vllm" / "__init__.py"))
+    (here / "tree" / "m.py").write_bytes(b"first = 1\nsecond = 2\n")
+    assert image_build.build(recipe(here), patch_series)["imported"] == str(here / "tree" / "vllm" / "__init__.py")
 
 
 def test_conflict_is_one_line(here):
     (here / "tree" / "m.py").write_bytes(b"first = 1\nsecond = 99\n")
     with pytest.raises(image_build.BuildError) as caught:
-        image_build.build(recipe(here), patch_series, str(here / "r.json"))
+        image_build.build(recipe(here), patch_series)
     assert "m.py hunk 1 (line 2): the text differs, expected 'second = 2', found 'second = 99'" in str(caught.value)
 
 

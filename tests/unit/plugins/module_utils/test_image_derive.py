@@ -67,7 +67,7 @@ class World:
         self.target = self.fleet.host + "/fleet/vllm-ascend:v1-x"
         self.engine = FakeEngine(remote={self.base_name: image(self.base, name=self.origin.host + "/ascend/vllm-ascend")})
         self.engine.on_push = self.push
-        self.engine.build = dict(QUIET, stdout='vllm-ascend-fleet: {"verdicts": [{"patch": "0001-a.patch", "verdict": "applies"}]}\n')
+        self.engine.build = dict(QUIET, stdout='vllm-ascend-fleet: {"record_sha256": "5e", "verdicts": [{"patch": "0001-a.patch", "verdict": "applies"}]}\n')
         self.staged = os.path.join(str(folder), "staged")
         for number, patch in enumerate(PATCHES):
             path = os.path.join(self.staged, "patches", image_derive.stored_name(number, patch["file"]))
@@ -113,7 +113,8 @@ def test_build_and_publish_then_nothing(world):
     done = world.run()
     assert done["changed"] and done["digest"] == world.fleet.tags["v1-x"] and done["base_digest"] == world.base and done["cann"] == "8.5.1"
     assert done["patches"] == {"0001-a.patch": "1" * 64, "0002-b.patch": "2" * 64}
-    assert world.engine.verbs() == ["pull", "run", "build", "push"]
+    assert world.engine.verbs() == ["pull", "run", "build", "build", "images", "push"]
+    assert world.engine.labelled == 'FROM %s\nLABEL "vllm-ascend-fleet.record"="5e"\n' % world.target
     assert done["actions"] == ["pull " + world.base_name, "build " + world.target, "push " + world.target]
     assert seen["files"] == ["Dockerfile", "context/image_build.py", "context/patch_series.py", "context/patches/0000/0001-a.patch",
                              "context/patches/0001/0002-b.patch", "context/recipe.json"]
