@@ -294,6 +294,10 @@ def replay(events):
             if state["begin"] is None:
                 state["begin"] = event.get("evidence") or {}
             state["outcome"] = state["held"] = None
+            # Whoever goes on has read why it stopped: what ended badly is tried once more.
+            for entry in state["hosts"].values():
+                if entry["outcome"] not in ("done", "unchanged"):
+                    entry["outcome"] = None
         elif kind == "batch.begin":
             state["batch"] = event["batch"] + 1
             for name in (event.get("evidence") or {}).get("hosts") or ():

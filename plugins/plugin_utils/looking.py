@@ -45,8 +45,8 @@ def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=
     for host, answer in answers.items():
         if host not in silent:
             surveys[host], proof[host], loads[host] = answer["survey"], answer["proof"], answer["load"]
-            # Compared with the host's own clock by the gate; the middle of the round trip is nearest to when the host read it.
-            surveys[host]["controller_epoch_s"] = answer.get("asked_epoch_s", started)
+            # Compared with the host's own clock by the gate.
+            surveys[host]["controller_epoch_s"] = reachability.read_at(surveys[host], answer.get("asked_epoch_s") or [started, time.time()])
     surveys.update(_explain(action, silent, reach, task_vars))
     return {host: surveys[host] for host in hosts}, proof, loads
 

@@ -246,10 +246,12 @@ class Rollout:
             self.reconcile(state, work)
 
     def unfinished(self, wanted):
-        """The folder of a rollout of this controller that wants the same and has not ended, or None."""
+        """The folder of a rollout of this controller that wants the same and has not ended, or None. One that brought no host there begins anew, with
+        its canary."""
         for folder in latest(self.settings["report_directory"])[:1]:
             state = rollout.replay(Journal(folder).events())
-            if state["begin"] and state["begin"].get("wish") == wanted and state["outcome"] in (None, "held"):
+            some = any(entry["outcome"] == "done" for entry in state["hosts"].values())
+            if state["begin"] and state["begin"].get("wish") == wanted and (state["outcome"] is None or (state["outcome"] == "held" and some)):
                 return folder
         return None
 

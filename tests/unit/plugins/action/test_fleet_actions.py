@@ -56,7 +56,7 @@ def answers(monkeypatch):
 
 
 def test_survey_keeps_what_each_host_found_for_later_tasks(act, answers):
-    answers["a2-1"] = {"survey": {"schema": 1, "instances": {"one": {"release": "r", "manifest": {"model": "M"}}}}, "asked_epoch_s": 5.0}
+    answers["a2-1"] = {"survey": {"schema": 1, "instances": {"one": {"release": "r", "manifest": {"model": "M"}}}}, "asked_epoch_s": [4.0, 6.0]}
     answers["a2-2"] = {"survey": {"schema": 1, "instances": {}}}
     result, _shown = act(survey, {"a2-2": {}, "a2-1": {}}, request={})
     assert result["installed"] == {"a2-2": [], "a2-1": ["one"]} and result["known"] == ["one"] and result["changed"] is False

@@ -210,6 +210,24 @@ def test_a_rollout_that_was_cut_off_goes_on_in_its_own_journal(fleet):
     assert fleet.run(rollout, stage="parameters", report_directory=str(fleet.folder / "reports"))["parameters"] == {"model": ""}
 
 
+@pytest.mark.parametrize("outcomes, again", [({"h1": "reverted"}, "begins"), ({"h1": "done", "h2": "reverted"}, "goes on")])
+def test_what_was_held_begins_anew_with_its_canary_unless_some_of_it_is_done(fleet, outcomes, again):
+    begin(fleet)
+    journal = Journal(fleet.folder / "reports" / "run")
+    for number, (host, outcome) in enumerate(outcomes.items()):
+        fleet.run(rollout, stage="batch", batch=[host])
+        journal.write("step.end", host, number, "change", outcome == "done", evidence={"outcome": outcome})
+        fleet.run(rollout, stage="batch_end", batch=[host])
+    fleet.run(rollout, stage="end")
+    workspace.save("rollout", {})
+    workspace.save("run", {"directory": str(fleet.folder / "reports" / "run-2")})
+    assert "failed" not in begin(fleet)
+    latest = Journal(fleet.folder / "reports" / ("run-2" if again == "begins" else "run")).events()
+    assert [event for event in latest if event["event"] == "rollout.begin"][-1]["message"].startswith(again)
+    # What ended badly may be tried once more.
+    assert fleet.run(rollout, stage="batch", batch=["h2"])["go"] == ["h2"]
+
+
 def test_a_rollout_that_is_done_is_in_the_ledger_and_gives_its_lease_back(fleet):
     begin(fleet)
     journal = Journal(fleet.folder / "reports" / "run")
@@ -343,6 +361,14 @@ def test_check_mode_follows_no_job(fleet, monkeypatch):
 
 def test_a_fleet_without_gateways_asks_nobody(fleet):
     assert fleet.run(gateway) == {"changed": False, "addresses": {}} and fleet.asked == []
+
+
+def test_a_gateway_that_is_not_set_up_yet_is_left_alone_and_told(fleet, monkeypatch):
+    settings()
+    kept = workspace.load("rollout_settings")
+    workspace.save("rollout_settings", dict(kept, traffic={"gateways": ["gw"], "gateway": {}, "hooks": {}}))
+    monkeypatch.setattr(fan_out, "ask", lambda action, requests, *_rest: {"gw": {"servers": [], "running": False, "set_up": False}})
+    assert fleet.run(gateway)["addresses"] == {} and fleet.shown == ["gw: no gateway yet; set it up with playbooks/gateway.yml"]
 
 
 class Measuring:

@@ -220,7 +220,15 @@ def test_one_look_neither_waits_nor_needs_a_window():
     world = World()
     result = prover(world).once()
     assert result["ready"] and world.now == 0 and [name for dummy, name in world.asked].count("text") == 1
-    assert not prover(World((0, {"port": False}))).once()["ready"]
+    closed = prover(World((0, {"port": False, "journal": ["Starting to load model /models/x..."]}))).once()
+    assert not closed["ready"] and closed["phase"] == "weights" and "phase weights" in bad(closed)[0][2]
+
+
+def test_a_look_at_what_answers_asks_no_journal():
+    world = World()
+    assert prover(world).once()["ready"] and "journal" not in [name for dummy, name in world.asked]
+    hung = World((0, {"health": (503, ""), "journal": ["Starting to load model /models/x..."]}))
+    assert prover(hung).once()["phase"] == "weights"
 
 
 def test_no_window_asked_for():
