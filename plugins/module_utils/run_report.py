@@ -233,7 +233,9 @@ def _benchmark(content):
 
 
 def _bars(content):
-    """Throughput of each workload: a point for each instance now, with what the reference says."""
+    """Throughput of each workload: a bar for each instance now, a point for what it did before, and a line for what the reference says."""
+    past = dict((("%s %s" % (one["host"], one["instance"]), row["model"], row["workload"]), row["old"]) for one in content["history"]
+                for row in one.get("metrics") or () if row["metric"] == "output_throughput")
     groups = OrderedDict()
     for record in content["records"]:
         if record["counts_as"] == "kept" and record["status"] == "good" and record["metrics"].get("output_throughput") is not None:
@@ -244,6 +246,7 @@ def _bars(content):
         there = [row for row in content["reference"] if (row["model"], row["workload"], row["metric"]) == (model, workload, "output_throughput")]
         lines = OrderedDict((row["reference"], float(row["there"][0])) for row in there if row.get("there") and _number(row["there"][0]))
         charts.append({"kind": "instances", "title": "%s, %s" % (model, workload), "unit": "tokens/s", "x": list(own), "y": [_median(v) for v in own.values()],
+                       "before": [past.get((name, model, workload)) for name in own],
                        "lines": [{"label": label, "value": value} for label, value in lines.items()], "note": None})
     return charts
 
@@ -253,7 +256,7 @@ def _curves(content):
     for one in content["sweeps"]:
         points = [point for point in one["points"] if (point.get("metrics") or {}).get("output_throughput") is not None]
         charts.append({"kind": "sweep", "title": "%s on %s: throughput by concurrency" % (one["instance"], one["host"]), "unit": "tokens/s",
-                       "x": [point["concurrency"] for point in points], "y": [point["metrics"]["output_throughput"] for point in points],
+                       "x": [point["concurrency"] for point in points], "y": [point["metrics"]["output_throughput"] for point in points], "before": [],
                        "lines": [], "note": one["knee"].get("why")})
     return charts
 

@@ -122,6 +122,12 @@ def test_the_waiver_stands_with_its_reason(written):
     assert waiver["where"] == "a2-2" and waiver["reason"] == synthetic_run.WAIVER["reason"]
 
 
+def test_a_chart_holds_now_before_and_the_reference(written):
+    first = written(*synthetic_run.benchmark())[0]["benchmark"]["charts"][0]
+    assert first["y"] == [80.31, 70.0, pytest.approx(80.51), pytest.approx(80.61)] and first["before"] == [76.0] * 4
+    assert first["lines"][0]["label"] == "gemma4-v0.18.0rc1" and first["lines"][0]["value"] > 100
+
+
 def test_charts_come_with_their_library_and_its_licence(written):
     page = (written(*synthetic_run.benchmark())[1] / "index.html").read_text()
     assert "The MIT License" in page and "uPlot" in page and 'data-chart="0"' in page
