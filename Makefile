@@ -5,7 +5,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --custom-compile-command "make lock"
 
-.PHONY: help venv demo demo-clean test lint units package core_units sanity molecule end_to_end rollout test-vllm bench bench-clean lock clean
+.PHONY: help venv demo demo-clean test lint units browser package core_units sanity molecule end_to_end rollout test-vllm bench bench-clean lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,7 +31,7 @@ demo-clean: .venv/.run ## remove every trace of the rehearsal fleet, and of the 
 test: .venv/.test ## run everything that CI runs; ends with the counts and leaves the rehearsal fleet up
 	@python tests/run.py $(TIERS)
 
-lint units package core_units sanity molecule end_to_end rollout: .venv/.test
+lint units browser package core_units sanity molecule end_to_end rollout: .venv/.test
 	@python tests/run.py $@
 
 test-vllm: .venv/.test ## meet the real vLLM, on a CPU with two tiny models; leaves its fleet up

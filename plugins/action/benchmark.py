@@ -178,6 +178,7 @@ class ActionModule(ActionBase):
                       verdict="fail" if failures else "pass")
         report.save(directory, "benchmark.json", result)
         self._say(result, directory)
+        report.conclude(directory)
         return {"changed": False, "failures": failures, "verdict": result["verdict"], "file": str(directory / "benchmark.json"),
                 "page": monitoring.benchmark_text(result, time.time())}
 

@@ -120,6 +120,7 @@ class ActionModule(ActionBase):
         directory = pathlib.Path(run["directory"])
         report.save(directory, "preflight.json", verdict)
         if args["enforce"] and len(unready) > planning.max_unready:
+            report.conclude(directory, self._task.check_mode)
             return {"failed": True, "msg": "%d of %d hosts are not ready and %d may be: %s. What was found and the remedy stand above and in %s" % (
                 len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
         proof = workspace.load("proof", {})
@@ -133,6 +134,9 @@ class ActionModule(ActionBase):
         if args["conclude"] and not work:
             # No task of a host is left that could say so.
             recording.conclude(self, task_vars["hostvars"])
+        else:
+            # Stands when this run is cut off; its last task writes it again.
+            report.conclude(directory, self._task.check_mode, ended=False)
         return result
 
     def _ping(self, made, surveys, hostvars):
@@ -183,7 +187,9 @@ class ActionModule(ActionBase):
     def _show(self, planning, surveys, args, left):
         made = planning.build(surveys)
         lines = ["", *plan_text.render(made, surveys).split("\n"), *plan_text.sources(made)]
-        lines += plan_text.changes(made, surveys, planning.unbuilt)
+        changes = plan_text.changes(made, surveys, planning.unbuilt)
+        report.conclude(workspace.load("run")["directory"], True, changes=changes)
+        lines += changes
         lines += ["", *plan_text.left_over_lines(left, args["prune"])]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
         return {"changed": False, "hash": made["hash"], "left_over": left}

@@ -105,7 +105,7 @@ def test_a_plan_is_shown_with_its_hash_and_an_agreed_hash_is_held_to(fleet):
     shown = fleet.run(rollout, stage="plan", work=HOSTS)
     assert shown["batches"] == [["h1"], ["h2"], ["h3"]] and "plan hash: " + shown["hash"] in "\n".join(fleet.shown)
     refused = begin(fleet, plan_hash="other")
-    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not (fleet.folder / "reports").exists()
+    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not list(fleet.folder.glob("reports/*/journal.jsonl"))
     assert "failed" not in begin(fleet, plan_hash=shown["hash"])
     assert fleet.events()[0]["evidence"]["hash"] == shown["hash"]
 
@@ -123,7 +123,8 @@ def test_a_second_controller_is_refused_by_name_and_changes_nothing(fleet):
     workspace.save("plan", plan)
     refused = begin(fleet)
     assert refused["failed"] and "bob@elsewhere" in refused["msg"] and "take_over=true" in refused["msg"]
-    assert not (fleet.folder / "reports" / "second").exists()
+    told = json.loads((fleet.folder / "reports" / "second" / "report.json").read_text())["verdict"]
+    assert told["status"] == "bad" and "bob@elsewhere" in told["what"] and not (fleet.folder / "reports" / "second" / "journal.jsonl").exists()
     assert "failed" not in begin(fleet, take_over=True)
 
 
@@ -162,6 +163,8 @@ def test_a_batch_is_held_with_its_reason(fleet, monkeypatch, break_it, words):
     ended = fleet.run(rollout, stage="end")
     assert ended["failed"] and ended["outcome"] == "held" and words in ended["msg"]
     assert [event["event"] for event in fleet.events()] == ["rollout.begin", "hold", "rollout.end"]
+    told = json.loads((fleet.folder / "reports" / "run" / "report.json").read_text())["verdict"]
+    assert told["status"] == "unsure" and words in told["what"] and "resume.yml" in told["remedy"]
 
 
 def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
@@ -173,7 +176,7 @@ def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
 def test_where_nothing_is_to_change_no_journal_is_opened(fleet):
     assert "failed" not in fleet.run(rollout, stage="begin", work=[], parameters={"model": ""}) and fleet.shown[-1] == "ROLLOUT: nothing is to change"
     assert fleet.run(rollout, stage="revert")["hosts"] == [] and fleet.run(rollout, stage="end")["outcome"] is None
-    assert not (fleet.folder / "reports" / "run").exists()
+    assert not (fleet.folder / "reports" / "run" / "journal.jsonl").exists()
 
 
 def test_nothing_follows_a_host_that_went_back(fleet):
