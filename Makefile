@@ -24,6 +24,7 @@ demo: .venv/.run ## bring up the rehearsal fleet and deploy the four Gemma 4 mod
 
 demo-clean: .venv/.run ## remove every trace of the rehearsal fleet, and of the fleets of the tests
 	ansible-playbook playbooks/rehearse_clean.yml -i inventories/rehearsal
+	ansible-playbook playbooks/rehearse_clean.yml -i tests/inventories/group
 	ansible-playbook playbooks/rehearse_clean.yml -i tests/inventories/rollout
 	ansible-playbook playbooks/rehearse_clean.yml -i tests/real_vllm/inventory
 

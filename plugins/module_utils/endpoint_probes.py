@@ -19,6 +19,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint as domain
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import smoke
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey_sources
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
@@ -208,6 +209,14 @@ class Probes:
     def health(self):
         return self.ask("/health")
 
+    def head(self):
+        """/health of the group that this instance computes for, at its head."""
+        return ask(self.instance["group"]["address"], self.instance["port"], "/health")
+
+    def given_up(self):
+        """Why it needs no proof any more, or None: the word of who follows the change."""
+        return self.params["given_up"]() if self.params.get("given_up") else None
+
     def models(self):
         return self.ask("/v1/models")
 
@@ -328,7 +337,7 @@ def prove(instance, params, watcher, engine, look_only, results):
     params.get("provers", {})[instance["name"]] = prover
     try:
         result = prover.once() if look_only else prover.run()
-        if params.get("smoke"):
+        if params.get("smoke") and not spanning.is_member(instance):
             result["answers"] = []
             if result["ready"]:
                 found, result["answers"] = smoke.run(instance, probes, lambda text: domain.redact(text, secrets))

@@ -27,7 +27,7 @@ def answer(arguments):
     if not wanted:
         return result
     # A third of what a host's Python would have to load for a survey alone.
-    from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, vllm_metrics
+    from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, spanning, vllm_metrics
 
     asked = [manifest for manifest in recovery.installed(found) if manifest.get("port") and (wanted == "all" or manifest["name"] in wanted)
              and manifest["unit_state"].get("active_state") in ("active", "activating", "reloading")]
@@ -40,7 +40,7 @@ def answer(arguments):
         found["errors"].append({"source": "proof", "error": str(error)})
     else:
         result["proof"] = proof["instances"]
-    for manifest in asked if arguments.get("load") else ():
+    for manifest in spanning.served(asked) if arguments.get("load") else ():
         status, text = endpoint_probes.ask(PROOF["address"], manifest["port"], "/metrics", seconds=LOAD_S)
         result["load"][manifest["name"]] = dict(vllm_metrics.load(status, text), max_num_seqs=_seats(manifest.get("arguments") or []))
     return result

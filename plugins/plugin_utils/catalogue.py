@@ -22,6 +22,7 @@ _MODEL_KEYS = {
     "name": str, "source": str, "suites": list, "platforms": list, "image": str, "patch_set": (str, type(None)), "devices": int,
     "served_model_name": str, "weights": dict, "default_max_model_len": int, "ready_timeout_s": int, "notes": list,
     "environment": dict, "arguments": dict, "expected_answer": str, "sanity": str,
+    "group": int,
 }
 _PLATFORM_KEYS = {
     "name": str, "title": str, "source": str, "families": list, "npu_count": (int, type(None)), "chips_per_npu": int,

@@ -39,7 +39,7 @@ def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=
             own = dict(SURVEY, **dict(planned.get(host) or {}, **request))
             requests[host] = {"survey": own, "prove": "all" if prove else None, "load": load, "smoke": smoke}
     started = time.time()
-    slowest = max([float(each["survey"]["timeout_s"]) for each in requests.values()] + [0.0]) * (2 if request.get("deep") else 1)
+    slowest = max([float(each["survey"]["timeout_s"]) * (2 if each["survey"]["deep"] else 1) for each in requests.values()] + [0.0])
     answers = fan_out.ask(action, requests, "look:answer", task_vars["hostvars"], slowest + (SMOKE_S if smoke else LOOK_S))
     silent = {host: answer for host, answer in answers.items() if not isinstance(answer.get("survey"), dict)}
     for host, answer in answers.items():
