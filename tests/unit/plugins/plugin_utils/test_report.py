@@ -172,3 +172,26 @@ def test_a_cell_of_a_ticket_stays_one_cell():
 @pytest.mark.parametrize("value, words", [(0.04, "0.0 s"), (89.9, "89.9 s"), (90, "1 min 30 s"), (5399.6, "90 min 00 s"), (7260, "2 h 01 min")])
 def test_times_are_told_as_a_person_would(value, words):
     assert report.seconds(value) == words
+
+
+def verified(ready=True, reason=None):
+    """The files of a run that asked one instance, or could not."""
+    found = synthetic_run.proof("a2-1", "qwen", None if ready else "42 is wrong")["findings"]
+    answer = {"check": "smoke.arithmetic", "asked": "What is 17 + 25?", "status": 200, "text": "42", "reasoning": "", "error": None, "first_token_s": 0.1, "elapsed_s": 0.3}
+    instances = [] if reason else [{"host": "a2-1", "instance": "qwen", "model": "Qwen3-32B", "served_model_name": "q", "release": "r", "ready": ready,
+                                    "elapsed_s": 1.0, "findings": found, "answers": [answer]}]
+    return {"verify": {"schema": 1, "run_id": "r", "verdict": "pass" if ready and not reason else "fail", "instances": instances, "hosts": {"a2-1": {"reason": reason}}}}
+
+
+@pytest.mark.parametrize("ready, reason, status, words", [
+    (True, None, "good", "1 instances on 1 hosts answer as they should"),
+    (False, None, "bad", "1 of 1 hosts do not answer as they should: endpoint.answers: 42 is wrong; expected an answer with 'paris'"),
+    (True, "no route to host", "bad", "no instance was asked: no route to host"),
+])
+def test_a_verification_says_who_does_not_answer(written, ready, reason, status, words):
+    made, folder = written(verified(ready, reason), {"a2-1": {"instances": {"qwen": {"manifest": {"devices": ["/dev/davinci0"], "port": 8000}}}}})
+    jsonschema.Draft202012Validator(json.loads((ROOT / "docs" / "schemas" / "report.json").read_text())).validate(made)
+    assert (made["verdict"]["status"], made["verdict"]["what"]) == (status, words)
+    failed = sum(int(suite.get("failures")) for suite in ElementTree.parse(folder / "junit.xml").getroot())
+    assert bool(failed) is (status == "bad")
+    assert reason or "What is 17 + 25?" in (folder / "index.html").read_text()
