@@ -13,7 +13,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, plan_text, recovery, rollout, spanning
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, plan_text, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, levels, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
             overrides = {key: value for key, value in overrides.items() if value not in (None, "")}
             model = None if args["stage"] == "back" else args["model"]
             planning = Planning(variables, model or None, args["suite"] or None, levels.templated(task_vars["hostvars"], hosts, self._templar), overrides,
-                                rolling.fleet(task_vars))
+                                rolling.fleet(task_vars), workspace.load("bundle", {}))
             if args["explain"]:
                 gate.known(args["explain"])
             if args["stage"] == "intent":
@@ -179,7 +179,8 @@ class ActionModule(ActionBase):
 
     def _complete(self, planning, surveys, hostvars):
         built = [entry for host in planning.settings for entry in registered(hostvars, host, "__acquire_built").get("results") or ()]
-        changed = planning.learn([entry for entry in built if entry.get("digest")], write=not self._task.check_mode)
+        known = bundle.learned(planning.build(surveys)["images"], planning.bundled["images"]) if planning.bundled else []
+        changed = planning.learn(known + [entry for entry in built if entry.get("digest")], write=not self._task.check_mode)
         made = planning.build(surveys)
         self._keep(planning, made, surveys, workspace.load("run"))
         return dict(supply(made, surveys, list(made["hosts"])), changed=changed)

@@ -18,7 +18,7 @@ PASSWORD = "FLEET_REGISTRY_PASSWORD"
 
 def job_id(options):
     """The same for each run that wants the same image, so that the next one finds what the last one began."""
-    wanted = "%s@%s" % (options["reference"], options["digest"] or "")
+    wanted = "%s@%s%s" % (options["reference"], options["digest"] or "", options.get("bundle") or "")
     return "image-" + hashlib.sha256(wanted.encode("utf-8")).hexdigest()[:12]
 
 
@@ -36,7 +36,7 @@ def begin(arguments):
     """
     options = dict(arguments["options"])
     name, path = container_cli.find_engine(options["engine"], options["engine_path"])
-    found = image_supply.present(container_cli.Engine(name, path), options)
+    found = None if options.get("bundle") else image_supply.present(container_cli.Engine(name, path), options)
     if found:
         return dict(image_supply.empty(), job=None, elapsed_s=0.0, **found)
     password = options.pop("registry_password")

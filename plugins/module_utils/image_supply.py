@@ -22,7 +22,8 @@ ARGUMENTS = dict(
     ENGINE_OPTIONS, reference=dict(type="str", required=True), digest=dict(type="str"), mirrors=dict(type="list", elements="str", default=[]),
     architecture=dict(type="str"), state=dict(type="str", choices=["present", "absent"], default="present"),
     state_directory=dict(type="path", default="/var/lib/vllm-ascend-fleet"), systemctl=dict(type="str", default="systemctl"),
-    systemd_run=dict(type="str", default="systemd-run"), patience_s=dict(type="int", default=300),
+    systemd_run=dict(type="str", default="systemd-run"), patience_s=dict(type="int", default=300), bundle=dict(
+        type="dict", options=dict(folder=dict(type="path", required=True), blobs=dict(type="dict", required=True))),
 )
 TOGETHER = [("registry_username", "registry_password")]
 ASK_S = 30.0

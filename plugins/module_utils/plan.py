@@ -9,7 +9,7 @@ import hashlib
 import json
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments as serve_arguments
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import placement, spanning
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, placement, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL, did_you_mean, slug
 
 UNIT_PREFIX = "vllm-ascend-"
@@ -50,7 +50,7 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
     :param dict hosts: {host: settings as intent.read gave them}.
     :param dict catalogue: as catalogue.load gave it.
     :param dict patch_sets: {name: manifest with "id" and every sha256}, or a str with the problem in place of a manifest.
-    :param dict lock: the lock file, {"images": {...}, "targets": {...}}.
+    :param dict lock: the lock file, {"images": {...}, "targets": {...}}; with "bundle" {image without its registry: entry} when one is deployed from.
     :param dict surveys: {host: survey}; None before the hosts were looked at, then devices, images and releases stay open.
     :param selection: set of model names the run is about, None for all.
     :param dict overrides: keys of an instance that this run lays over all others; "patch_set" only where there is one.
@@ -137,7 +137,7 @@ def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, i
         if survey is not None and platform is not None and MACHINES.get(machine):
             # Only what the run is about is built and pulled.
             shared = images if instance["selected"] else {}
-            _attach_image(host, settings, catalogue, patch_sets, lock, platform, MACHINES[machine], instance, shared, problems)
+            _attach_image(host, settings, catalogue, patch_sets, lock, platform, MACHINES[machine], instance, shared, problems, survey)
     if survey is not None and platform is not None and survey.get("chips"):
         _place(survey, platform, entry)
     for instance in entry["instances"]:
@@ -299,7 +299,7 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
     return dict(instance, arguments=_line(instance) + serve_arguments.render(values["arguments"], flags))
 
 
-def _attach_image(host, settings, catalogue, patch_sets, lock, platform, architecture, instance, images, problems):
+def _attach_image(host, settings, catalogue, patch_sets, lock, platform, architecture, instance, images, problems, survey):
     """Give the instance its image; instances that need the same bytes share one entry of plan["images"]."""
     if instance["image_name"] not in catalogue["images"]:
         return
@@ -319,7 +319,8 @@ def _attach_image(host, settings, catalogue, patch_sets, lock, platform, archite
         patch_set["id"] if patch_set else "plain", architecture)
     digest = (entry.get("digests") or {}).get(platform["name"]) or lock.get("images", {}).get(origin)
     # A target built on another base is not the one that is wanted.
-    locked = lock.get("targets", {}).get(target) or {}
+    bundled = (lock.get("bundle") or {}).get(bundle.key(target))
+    locked = lock.get("targets", {}).get(target) or bundled or {}
     target_digest = locked.get("digest") if digest is None or locked.get("base_digest") == digest else None
     shared = images.setdefault(target, {
         "origin": origin, "architecture": architecture, "platform": platform["name"], "digest": digest, "vllm": entry.get("vllm"),
@@ -327,13 +328,22 @@ def _attach_image(host, settings, catalogue, patch_sets, lock, platform, archite
         "registries": dict(catalogue["registries"], **settings["fleet_registries"]),
         "patch_set": patch_set, "target": target, "target_digest": target_digest, "builder": None, "hosts": [],
     })
+    if bundled:
+        shared["bundle"] = {"folder": bundled["folder"], "blobs": bundled["blobs"]}
     if host not in shared["hosts"]:
         shared["hosts"].append(host)
     instance["image"] = target
     if target_digest:
-        instance["image_reference"] = "%s@%s" % (target.rsplit(":", 1)[0], target_digest)
+        instance["image_reference"] = _reference(target, target_digest, bundled, survey)
     if patch_set:
         instance["patch_set"] = {"name": patch_set["name"], "id": patch_set["id"]}
+
+
+def _reference(target, digest, bundled, survey):
+    """The image by digest: as the registry names it, unless the host has it, or will have it, from a bundle."""
+    ours, other = "%s@%s" % (target.rsplit(":", 1)[0], digest), bundle.reference(target, digest)
+    present = set(name for image in (survey or {}).get("images") or () for name in image["digests"])
+    return other if ours not in present and (bundled or other in present) else ours
 
 
 def _place(survey, platform, entry):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import glob
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -328,6 +329,43 @@ class Client:
                 raise
             found = ""
         return found if _DIGEST.match(found) else self.manifest(repository, selector)[0]
+
+    def manifest_text(self, repository, digest):
+        """The bytes of a manifest, which hash to its digest."""
+        body = self.request("/v2/%s/manifests/%s" % (repository, digest))[1]
+        if "sha256:" + hashlib.sha256(body).hexdigest() != digest:
+            raise RegistryError("%s sent a manifest that does not hash to %s" % (self.registry, digest))
+        return body
+
+    def download(self, repository, digest, path, tell=None):
+        """Have a blob as a file, proven by its digest. A try that breaks off begins anew; nothing that is not whole bears the name."""
+        url, problem = "/v2/%s/blobs/%s" % (repository, digest), None
+        for attempt in range(TRIES):
+            if attempt:
+                self.sleep(min(retry_delay(attempt, None, random.random()), self._left()))
+            came, value = 0, hashlib.sha256()
+            try:
+                with self._connect(self.bases[0] + url, "GET", {"Accept": "*/*", "User-Agent": "vllm-ascend-fleet"}) as answer, open(path + ".part", "wb") as stream:
+                    for block in iter(lambda source=answer: source.read(1 << 20), b""):
+                        self._left()
+                        stream.write(block)
+                        value.update(block)
+                        came += len(block)
+                        if tell:
+                            tell(came)
+            except urllib.error.HTTPError as error:
+                problem = "answered HTTP %d" % error.code
+                if error.code == 401:
+                    self._authenticate(error.headers.get("WWW-Authenticate"))
+                continue
+            except (OSError, http.client.HTTPException) as error:
+                problem = "broke off: %s" % error
+                continue
+            if "sha256:" + value.hexdigest() == digest:
+                os.rename(path + ".part", path)
+                return
+            problem = "sent %d bytes that do not hash to it" % came
+        raise RegistryError("%s does not give %s: it %s" % (self.registry, digest, problem))
 
     def manifest(self, repository, selector):
         """``(digest, manifest)`` with the digest computed from the bytes; RegistryError when the registry says another one."""

@@ -60,6 +60,20 @@ options:
     description: The C(systemd-run) to use.
     type: str
     default: systemd-run
+  bundle:
+    description:
+      - Has the image copied from a bundle on the controller instead of pulled, see M(vllm_ascend.fleet.bundle). The plan names it.
+      - The image is then known to the host's engine as C(127.0.0.1:5380/repository@sha256:...).
+    type: dict
+    suboptions:
+      folder:
+        description: Folder of the bundle.
+        type: path
+        required: true
+      blobs:
+        description: Bytes by sha256 of what the image consists of.
+        type: dict
+        required: true
   patience_s:
     description: Seconds during which a lost connection is opened again and again. Read by the action.
     type: int

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import hmac
+import os
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, gateway, intent, lease, plan, plan_text, recovery, rollout, spanning
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, gateway, intent, lease, plan, plan_text, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, lock_file, patch_set, release_files
@@ -21,18 +22,19 @@ class PlanningError(Exception):
 class Planning:
     """One run's inputs, read once."""
 
-    def __init__(self, variables, model=None, suite=None, levels=None, overrides=None, fleet=None):
+    def __init__(self, variables, model=None, suite=None, levels=None, overrides=None, fleet=None, bundled=None):
         """Read what the hosts ask for.
 
         :param dict variables: {host: its fleet_* variables}.
         :param dict overrides: keys of an instance that this run lays over all others; "patch_set" only where there is one.
         :param dict levels: {host: levels as intent.read takes them}.
+        :param dict bundled: what plugin_utils.bundling proved of the bundle that is deployed from; empty without one.
         :param list fleet: all hosts of the fleet, of which a run may take some; None when it takes all.
         :raises PlanningError: naming every problem found.
         """
         problems = []
         self.settings, self.overrides = {}, overrides or {}
-        self.hosts = list(fleet or variables)
+        self.hosts, self.bundled = list(fleet or variables), bundled or {}
         for host, given in variables.items():
             self.settings[host], found = intent.read(host, given, (levels or {}).get(host, ()))
             problems.extend(found)
@@ -44,7 +46,8 @@ class Planning:
         self.rollout = self._rollout(problems)
         try:
             self.catalogue = catalogue_files.load(directories or ())
-            self.lock = lock_file.load(self.lock_path)
+            self.saved = lock_file.load(self.lock_path)
+            self.lock = bundle.merged(self.saved, self.bundled["images"], self.bundled["lock"]) if self.bundled else self.saved
         except (catalogue_files.CatalogueError, lock_file.LockError) as error:
             raise PlanningError(problems + [str(error)]) from error
         self.selection, found = plan.select(self.catalogue, model, suite)
@@ -94,6 +97,8 @@ class Planning:
         """Every patch set with its id, or the sentence that says why it cannot be had; only those asked for then matter."""
         directories = {s["fleet_patch_directory"] for s in self.settings.values()}
         directory = directories.pop() if len(directories) == 1 else None
+        if self.bundled:
+            directory = os.path.join(self.bundled["folder"], bundle.PATCHES)
         result = {}
         for name, manifest in self.catalogue["patch_sets"].items():
             try:
@@ -110,6 +115,11 @@ class Planning:
             self.fleet, self.settings, self.catalogue, self.patch_sets, self.lock, surveys, self.selection, release_files.render, self.overrides)
         if problems:
             raise PlanningError(list(dict.fromkeys(problems)))
+        if self.bundled:
+            try:
+                bundle.refuse_lacking_images(self.bundled["folder"], self.bundled["images"], made["images"])
+            except bundle.BundleError as error:
+                raise PlanningError([str(error)]) from error
         return made
 
     def left_over(self, surveys):
@@ -165,12 +175,14 @@ class Planning:
         :param bool write: False in check mode.
         :returns: whether the lock file differs, or would.
         """
-        before = copy.deepcopy(self.lock)
+        before = copy.deepcopy(self.saved)
         for facts in built:
-            self.lock["targets"][facts["target"]] = {key: facts[key] for key in ("digest", "base_digest", "cann") if facts.get(key)}
-            if facts.get("base_digest"):
-                self.lock["images"].setdefault(facts["origin"], facts["base_digest"])
-            self.lock["patches"].update(facts.get("patches") or {})
-        if self.lock != before and write:
-            lock_file.save(self.lock_path, self.lock)
-        return self.lock != before
+            entry = {key: facts[key] for key in ("digest", "base_digest", "cann") if facts.get(key)}
+            for lock in (self.saved, self.lock):
+                lock["targets"][facts["target"]] = entry
+                if facts.get("base_digest"):
+                    lock["images"].setdefault(facts["origin"], facts["base_digest"])
+                lock["patches"].update(facts.get("patches") or {})
+        if self.saved != before and write:
+            lock_file.save(self.lock_path, self.saved)
+        return self.saved != before

@@ -59,3 +59,16 @@ def test_a_failure_is_told_with_its_host(act, answers, words):
 
 def test_what_pulls_nothing_is_the_modules(act):
     assert act(check_mode=True)[3] == ["module"] and act(state="absent")[3] == ["module"]
+
+
+def test_an_image_of_a_bundle_is_sent_and_loaded(act, monkeypatch):
+    sent = []
+    monkeypatch.setattr(image.bundling, "send", lambda action, options, given, names, task_vars: sent.append((options["reference"], names)) or {})
+    digest, given = "sha256:" + "a" * 64, {"folder": "/b", "blobs": {"c" * 64: 1}}
+    running = {"job": dict(RUNNING["job"], state="running")}
+    done = {"job": dict(RUNNING["job"], state="succeeded", result={"changed": True, "digest": digest})}
+    result, dummy, dummy, asked = act({"blobs": ["c" * 64]}, running, done, reference="r:1/n:1", digest=digest, bundle=given, registry_password="s3cret")
+    assert result["changed"] and asked[:2] == ["bundle_host:lacking", "image_job:begin"]
+    assert sent == [("127.0.0.1:5380/n@" + digest, ["c" * 64])]
+    result, dummy, dummy, asked = act({"changed": False, "blobs": None}, reference="r:1/n:1", digest=digest, bundle=given)
+    assert asked == ["bundle_host:lacking"] and not result["changed"] and len(sent) == 1

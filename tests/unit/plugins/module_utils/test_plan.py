@@ -267,3 +267,21 @@ def test_a_version_without_a_flag_table_is_said_and_still_rendered(catalogue):
     catalogue["images"]["base"]["vllm"] = "0.18.0"
     made, _problems = build(catalogue, {"fleet_instances": ["One"]}, {"h": survey()})
     assert made["hosts"]["h"]["notes"] == []
+
+
+def test_a_bundle_gives_the_digest_and_the_name_of_the_image(catalogue):
+    """On a host that has it from the registry it keeps that name; what came from a bundle keeps its own without it."""
+    settings, problems = intent.read("h", {"fleet_instances": ["One"], "fleet_registry": {"address": "r:5000"}})
+    assert not problems
+    name, other, ours = "ascend/vllm-ascend:v1-%s-amd64" % ("f" * 12), "127.0.0.1:5380/ascend/vllm-ascend@" + BUILT, "r:5000/ascend/vllm-ascend@" + BUILT
+    bundled = {"images": {}, "targets": {}, "bundle": {name: {"digest": BUILT, "folder": "/b", "blobs": {}}}}
+    locked = {"images": {}, "targets": {"r:5000/" + name: {"digest": BUILT}}}
+
+    def reference(lock, *digests):
+        made, found = plan.build("f", {"h": settings}, catalogue, PATCH_SETS, lock, {"h": survey(images=[{"digests": list(digests), "tags": []}])})
+        assert not found
+        return only(made["hosts"]["h"]["instances"])["image_reference"], only(made["images"].values()).get("bundle")
+
+    assert reference(bundled) == (other, {"folder": "/b", "blobs": {}})
+    assert reference(bundled, ours)[0] == ours
+    assert reference(locked) == (ours, None) and reference(locked, other) == (other, None) and reference(locked, other, ours) == (ours, None)
