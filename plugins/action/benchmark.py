@@ -14,7 +14,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import (
-    bench_plan, bench_runner, bench_text, comparison, monitoring, recovery, slo, sweep)
+    bench_plan, bench_runner, bench_text, comparison, monitoring, recovery, slo, spanning, sweep)
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import benchmarking, history, lean, report, workspace
@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
         for host in hosts:
             survey = surveys.get(host) or {}
             steps[host] = []
-            for manifest in recovery.installed(survey, args["model"]):
+            for manifest in spanning.served(recovery.installed(survey, args["model"])):
                 if bench_plan.serves(suite, manifest):
                     unit_text = ((survey["instances"][manifest["name"]].get("files") or {}).get("unit"))
                     made = bench_plan.steps(suite, manifest, options, loaded["table"], loaded["engine_flags"], unit_text)
@@ -178,6 +178,7 @@ class ActionModule(ActionBase):
                       verdict="fail" if failures else "pass")
         report.save(directory, "benchmark.json", result)
         self._say(result, directory)
+        report.conclude(directory)
         return {"changed": False, "failures": failures, "verdict": result["verdict"], "file": str(directory / "benchmark.json"),
                 "page": monitoring.benchmark_text(result, time.time())}
 

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, host_change, recovery
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lean, program, rolling, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import grouping, lean, program, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import follow
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import JournalError
 
@@ -68,7 +68,48 @@ class ActionModule(ActionBase):
 
     def _change(self, host, args, task_vars, identity, fence, window_s=0):
         """:returns: (result of the task, what is kept for the record)."""
-        request = dict(self._request(host, args), fence=fence)
+        request, instances = self._request(host, args)
+        group = grouping.Group(self, host, instances, args["state"], task_vars)
+        why = group.torn()
+        if why:
+            return self._failed(host, why + "; nothing was changed", {})
+        if not group.others or self._task.check_mode or args["only_prepare"]:
+            return self._carry_out(host, args, task_vars, identity, dict(request, fence=fence), window_s, lambda line: None)
+        missing = group.gather(identity, host_change.host_params(request)["state_directory"])
+        if missing:
+            return self._failed(host, "%s, of the same group, did not begin to change; see why above, or run with more --forks; nothing was changed" % (
+                ", ".join(missing)), {})
+        kept = {"outcome": "unreachable", "message": "it cannot be reached any more"}
+        try:
+            result, kept = self._carry_out(host, args, task_vars, identity, dict(request, fence=fence), window_s, group.watch)
+        finally:
+            group.ended(kept["outcome"], kept.get("message"))
+        why = group.failure() if kept["outcome"] in ("done", "unchanged") else None
+        return self._with_the_group(host, args, task_vars, identity, fence, result, kept, why) if why else (result, kept)
+
+    def _with_the_group(self, host, args, task_vars, identity, fence, result, kept, why):
+        """This host is proven and another one of its group is not: it goes back as well, where there is a way back."""
+        outcome = "down" if kept["outcome"] == "done" else "failed"
+        if kept["outcome"] == "done" and args["state"] == "present":
+            found = workspace.load("differences", {}).get(host, {})
+            changed = [name for name in kept["instances"] if (found.get(name) or {}).get("action") != "keep"]
+            outcome = "reverted"
+            for state, key in (("previous", "reverted"), ("absent", "removed")):
+                names = [name for name in changed if bool((found.get(name) or {}).get("before")) == (state == "previous")]
+                if names:
+                    back = dict(args, state=state, instances=names, prove=False, prune=False)
+                    request = dict(self._request(host, back)[0], fence=fence)
+                    ended = self._carry_out(host, back, task_vars, "%s-%s" % (identity, state), request, 0, lambda line: None)[1]
+                    outcome = outcome if ended["outcome"] in ("done", "unchanged") else "down"
+                    kept[key] = names
+        kept.update(outcome=outcome, message=why)
+        workspace.save("change." + host, kept)
+        end = "it went back as well" if outcome == "reverted" else ENDS[outcome].format(host=host)
+        result.update(failed=True, msg=f"{host}: {why} -- {end}", outcome=outcome)
+        return result, kept
+
+    def _carry_out(self, host, args, task_vars, identity, request, window_s, watch):
+        """Change this one host. :returns: (result of the task, what is kept for the record)."""
         if window_s:
             # The first hosts of a rollout are watched for longer before they get any traffic: what dies late must die here.
             request["instances"] = [dict(each, stability_window_s=max(each.get("stability_window_s") or 0, window_s)) for each in request["instances"]]
@@ -80,7 +121,7 @@ class ActionModule(ActionBase):
         result = {key: begun[key] for key in ("changed", "diff", "actions", "instances")}
         kept = dict(result, outcome="unchanged", leaving=request["leaving"])
         if begun["job"] and not self._task.check_mode:
-            ended = self._follow(host, identity, request, args, task_vars)
+            ended = self._follow(host, identity, request, args, task_vars, watch)
             kept.update(ended, actions=result["actions"])
             result.update(changed=ended["changed"], instances=ended["instances"], outcome=ended["outcome"], elapsed_s=ended.get("elapsed_s"))
             if request["state"] == "absent" and ended["outcome"] == "done":
@@ -101,7 +142,7 @@ class ActionModule(ActionBase):
         return {"failed": True, "msg": f"{host}: {message}", **more}, kept
 
     def _request(self, host, args):
-        """What the host is asked to do. What the plan or the survey of this run says of the instances is taken from there."""
+        """What the host is asked to do, and the instances as they are known. What the plan or the survey of this run says of them is taken from there."""
         surveys = workspace.load("surveys", {})
         known = {each["name"]: each for each in recovery.installed(surveys.get(host))}
         params, leaving = {"keep": args["keep"]}, []
@@ -118,24 +159,29 @@ class ActionModule(ActionBase):
             params.update({key: (found.get("engine") or {}).get(source) for key, source in (("engine", "name"), ("engine_path", "path"))})
             directory = workspace.load("requests", {}).get(host, {}).get("state_directory") or found.get("state_directory")
             params.update({"state_directory": directory} if directory else {})
+        whole = instances
         if args["state"] == "previous":
             # What the release before was, only the host knows.
             instances = [{key: each.get(key) for key in ("name", "unit", "container", "stop_timeout_s", "ready_timeout_s")} for each in instances]
         prove = {key: args[key] for key in ("rounds", "first_token_s", "gap_s")}
-        return {
+        return ({
             "driver": ((surveys.get(host) or {}).get("driver") or {}).get("version"), "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
             "secrets": recovery.secrets(instances, args["api_key"]) if args["state"] == "present" else {},
             "prove": prove if args["prove"] and args["state"] not in ("stopped", "absent") else None,
-            "parse_s": args["parse_s"], "prepare": args["only_prepare"]}
+            "parse_s": args["parse_s"], "prepare": args["only_prepare"]}, whole)
 
-    def _follow(self, host, identity, request, args, task_vars):
+    def _follow(self, host, identity, request, args, task_vars, watch):
         """Wait for the job. :returns: what it left as its result."""
         params = host_change.job_params(identity, host_change.host_params(request))
 
         def execute(given):
             return lean.execute(self, "job_host:answer", given, task_vars)
 
-        found = follow(execute, lambda line: self._display.display(f"{host}: {line}"), dict(params, state="followed"), args["patience_s"])
+        def show(line):
+            self._display.display(f"{host}: {line}")
+            watch(line)
+
+        found = follow(execute, show, dict(params, state="followed"), args["patience_s"])
         job = found.get("job") or {}
         if isinstance(job.get("result"), dict):
             return job["result"]

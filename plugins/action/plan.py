@@ -13,10 +13,14 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, plan_text, recovery, rollout
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import levels, recording, report, rolling, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, plan_text, recovery, rollout, spanning
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, levels, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
+
+
+# Three packets to each of some sixty chips, from all chips of a host at once.
+PING_S = 120.0
 
 
 class ActionModule(ActionBase):
@@ -90,13 +94,14 @@ class ActionModule(ActionBase):
     def _intent(self, planning, args, overrides):
         planning.build()
         nonce, requests = secrets.token_hex(16), planning.requests(args["texts"])
-        workspace.save("requests", {host: dict(request, deep=args["deep"], nonce=nonce) for host, request in requests.items()})
+        workspace.save("requests", {host: dict(request, deep=args["deep"] or request["deep"], nonce=nonce) for host, request in requests.items()})
         directory = os.path.join(os.path.abspath(planning.report_directory), time.strftime("%Y%m%d-%H%M%S-") + str(os.getpid()))
         workspace.save("run", {"directory": directory, "nonce": nonce, "model": args["model"], "suite": args["suite"], "overrides": overrides})
         return {"changed": False, "directory": directory, "weights": {host: request["weights"] for host, request in requests.items()}}
 
     def _judge(self, planning, surveys, args, left, task_vars):
         made, run = planning.build(surveys), workspace.load("run")
+        self._ping(made, surveys, task_vars["hostvars"])
         verdict, contexts = planning.judge(made, surveys)
         differences = self._keep(planning, made, surveys, run)
         workspace.save("left_over", left)
@@ -107,15 +112,21 @@ class ActionModule(ActionBase):
             self._display.display(gate.render_table(verdict))
             for line in plan_text.notes(made) + plan_text.left_over_lines(left, args["prune"]):
                 self._display.display(line, color="yellow")
-        unready = sorted(host for host, status in verdict["hosts"].items() if status != "pass")
+        # A group is ready with all of its hosts, or not at all, and changes as one.
+        ready = spanning.closed(made, [host for host, status in verdict["hosts"].items() if status == "pass"], add=False)
+        unready = sorted(set(verdict["hosts"]) - set(ready))
+        for host in [host for host in unready if verdict["hosts"][host] == "pass"]:
+            self._display.display("%s is left out: its group is not ready on another host" % host, color="yellow")
         directory = pathlib.Path(run["directory"])
         report.save(directory, "preflight.json", verdict)
         if args["enforce"] and len(unready) > planning.max_unready:
+            report.conclude(directory, self._task.check_mode)
             return {"failed": True, "msg": "%d of %d hosts are not ready and %d may be: %s. What was found and the remedy stand above and in %s" % (
                 len(unready), len(verdict["hosts"]), planning.max_unready, plan_text.shorten(unready), directory / "preflight.json")}
         proof = workspace.load("proof", {})
         work = [host for host in made["hosts"] if host not in unready and (
             recovery.has_work(made["hosts"][host], differences[host], proof.get(host), surveys[host]) or (args["prune"] and left.get(host)))]
+        work = spanning.closed(made, work, add=True)
         result = {"changed": False, "unready": unready, "waived": verdict["waived"], "work": work, "left_over": left,
                   "ready": [host for host in made["hosts"] if host not in unready],
                   "unbuilt": sorted(key for key, image in made["images"].items() if not image["target_digest"])}
@@ -123,7 +134,17 @@ class ActionModule(ActionBase):
         if args["conclude"] and not work:
             # No task of a host is left that could say so.
             recording.conclude(self, task_vars["hostvars"])
+        else:
+            # Stands when this run is cut off; its last task writes it again.
+            report.conclude(directory, self._task.check_mode, ended=False)
         return result
+
+    def _ping(self, made, surveys, hostvars):
+        """Have the chips of groups ping each other: who is to reach whom is known only when all hosts have been looked at."""
+        wanted = spanning.pings(made, surveys)
+        requests = {host: {"pings": pairs, "timeout_s": PING_S} for host, pairs in wanted.items() if (surveys.get(host) or {}).get("deep")}
+        for host, answer in fan_out.ask(self, requests, "survey_sources:ping", hostvars, PING_S).items() if requests else ():
+            surveys[host]["deep"]["pings"] = answer.get("pings") or {}
 
     def _keep(self, planning, made, surveys, run):
         """Leave the plan and what it changes to the tasks that carry it out. :returns: the differences."""
@@ -167,7 +188,9 @@ class ActionModule(ActionBase):
     def _show(self, planning, surveys, args, left):
         made = planning.build(surveys)
         lines = ["", *plan_text.render(made, surveys).split("\n"), *plan_text.sources(made)]
-        lines += plan_text.changes(made, surveys, planning.unbuilt)
+        changes = plan_text.changes(made, surveys, planning.unbuilt)
+        report.conclude(workspace.load("run")["directory"], True, changes=changes)
+        lines += changes
         lines += ["", *plan_text.left_over_lines(left, args["prune"])]
         self._display.display("\n".join([*lines, "", "plan " + made["hash"], ""]))
         return {"changed": False, "hash": made["hash"], "left_over": left}

@@ -10,7 +10,7 @@ import pathlib
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import lease, rollout
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, ledger, rolling, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, ledger, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 
 STAGES = ("plan", "begin", "batch", "batch_end", "revert", "end", "request", "parameters", "verify")
@@ -49,7 +49,11 @@ class ActionModule(ActionBase):
 
     def _begin(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
-        made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
+        try:
+            made.begin(args["work"], args["parameters"], args["plan_hash"], args["take_over"])
+        except rolling.Held as error:
+            report.conclude(workspace.load("run")["directory"], made.check_mode, said=str(error))
+            raise
         return {"changed": False, "batches": made.kept.get("batches", []), "directory": made.kept.get("directory")}
 
     def _batch(self, args, task_vars):
@@ -72,9 +76,11 @@ class ActionModule(ActionBase):
     def _end(self, args, task_vars):
         made = rolling.Rollout(self, task_vars)
         if "directory" not in made.kept or made.check_mode:
+            self._report(made, task_vars)
             return {"changed": False, "outcome": None}
         failed = failures(task_vars)
         outcome, words = made.end(failed)
+        self._report(made, task_vars)
         self._display.display("\nrollout %s: %s -- %s\njournal: %s" % (made.journal.run, outcome, words, made.journal.path),
                               color=None if outcome == "done" else "red")
         if outcome == "done":
@@ -82,6 +88,16 @@ class ActionModule(ActionBase):
         why = made.kept.get("held") or "; ".join("%s: %s" % each for each in sorted(failed.items())[:2])
         return {"failed": True, "outcome": outcome, "msg": "the rollout ended %s: %s. %s" % (
             outcome, words, why if why else "see the journal")}
+
+    def _report(self, made, task_vars):
+        """Write the report, which never changes how a rollout ends. One that went on has a folder beside that of this run."""
+        folders = [workspace.load("run")["directory"]] + ([] if made.check_mode else [str(made.kept[key]) for key in ("directory",) if key in made.kept])
+        for directory in dict.fromkeys(folders):
+            try:
+                recording.keep(directory, task_vars["hostvars"], made.check_mode)
+            except (KeyError, TypeError, workspace.Missing) as error:
+                self._display.warning(f"{directory}/run.json was not written: {error!r}")
+            report.conclude(directory, made.check_mode)
 
     def _request(self, args, task_vars):
         """Ask whoever runs a rollout to pause or to end; the hosts that hold the lease carry the wish."""

@@ -57,6 +57,7 @@ class ActionModule(ActionBase):
         content = {"schema": 1, "run_id": run, "verdict": verdict, "instances": instances, "hosts": hosts}
         report.save(directory, "verify.json", content)
         self._show(instances, hosts, directory)
+        report.conclude(directory)
         return {"changed": False, "instances": instances, "failures": failures, "verdict": verdict, "file": str(directory / "verify.json"),
                 "page": monitoring.verify_text(content, time.time())}
 

@@ -11,6 +11,7 @@ import unicodedata
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import attestation
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import finding
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.spanning import is_member
 
 POLL_S = 0.1
 JOURNAL_S = 2.0
@@ -35,6 +36,9 @@ RULES = {
         "a process of container {container} listens on port {port}, and nobody else does",
         "vLLM shares its port silently (SO_REUSEPORT)",
         "stop the other process or give the instance another port; ss -ltnp sport = :{port}"),
+    "endpoint.group": (
+        "HTTP 200 from /health of the group at {head}: all its ranks have joined", "vLLM 0.18.0: the head serves when every rank has come",
+        "look at the head: journalctl -u {unit} on {head}"),
     "endpoint.health": ("HTTP 200 from /health", "vLLM 0.18.0: 503 after the engine died", "journalctl -u {unit}; restart the instance"),
     "endpoint.model": (
         "model '{served_model_name}'{length}", "the plan", "find out which release runs: cat the manifest of current; deploy again"),
@@ -328,9 +332,12 @@ class Prover:
 
     :param dict instance: name, unit, container, port, served_model_name, max_model_len, ready_timeout_s, stability_window_s; and
         first_token_s, gap_s, rounds, sanity, expected_answer as :func:`complete_instance` fills them in.
+    A member of a group over several hosts has no port: its unit must be well, and its group answer at the head.
+
     :param probes: unit() -> properties, refresh() asks systemd at once, connect() -> bool, owners() -> {"ours", "foreign": [description],
-        "error"}, health() -> (HTTP status or None, text), models() -> the same, complete() -> see judge_completion,
-        attestation() -> see attestation.judge, tool_call() -> (HTTP status or None, text), chips() -> see judge_chips, journal() -> [line].
+        "error"}, health() -> (HTTP status or None, text), models() and head() (/health of the group's head) -> the same, given_up() -> why or None,
+        complete() -> see judge_completion, attestation() -> see attestation.judge, tool_call() -> (HTTP status or None, text), chips() -> see
+        judge_chips, journal() -> [line].
     """
 
     def __init__(self, instance, probes, clock, sleep):
@@ -346,7 +353,7 @@ class Prover:
 
     def say(self, rule, status, found, remedy=None):
         """Record what a rule found; returns whether it passed."""
-        values = dict(self.instance, length="", answer="")
+        values = dict(self.instance, length="", answer="", head=((self.instance.get("group") or {}).get("members") or [""])[0])
         if values["max_model_len"] is not None:
             values["length"] = " with context length %s" % values["max_model_len"]
         if values["expected_answer"]:
@@ -366,6 +373,12 @@ class Prover:
         passed, final = self.look_unit()
         if not passed:
             return False, final
+        why = self.probes.given_up() if self.instance.get("group") else None
+        if why:
+            return self.say("endpoint.group", "fail", why), True
+        if is_member(self.instance):
+            status, text = self.probes.head()
+            return self.say("endpoint.group", "pass" if status == 200 else "fail", "HTTP %s" % status if status else text), False
         passed, final = self.look_listener()
         if not passed:
             return False, final
@@ -401,6 +414,8 @@ class Prover:
         """Who has the port: (passed, final)."""
         rule = "endpoint.listener_ours"
         if not self.probes.connect():
+            if self.read is None:
+                self.read_journal()
             found = "nothing listens on port %s, phase %s" % (self.instance["port"], self.phase)
             return self.say(rule, "fail", found, "journalctl -u {unit}"), False
         self.open = True
@@ -437,7 +452,7 @@ class Prover:
 
     def look_tools(self):
         """Whether a tool call is parsed, for an instance that declares to; a model that babbles by nature is not asked."""
-        if self.instance["stability_window_s"] <= 0 or self.instance["sanity"] != "full" or not declares(self.instance, "--enable-auto-tool-choice"):
+        if is_member(self.instance) or self.instance["stability_window_s"] <= 0 or self.instance["sanity"] != "full" or not declares(self.instance, "--enable-auto-tool-choice"):
             return True
         return self.say("endpoint.tool_call", *judge_tool_call(*self.probes.tool_call()))
 
@@ -450,10 +465,11 @@ class Prover:
 
     def once(self):
         """Judge what runs at this moment."""
-        self.read_journal()
         passed, dummy = self.look(1)
         # Also of what does not answer: a changed file may be why.
         attested, dummy = self.look_files() if self.open else (True, False)
+        if not (passed and attested) and self.read is None:
+            self.read_journal()
         return self.result(passed and attested)
 
     def run(self):
@@ -483,7 +499,7 @@ class Prover:
                 return self.result(False)
             if self.late():
                 return self.result(False)
-            self.sleep(RETRY_S if answers else POLL_S)
+            self.sleep(RETRY_S if answers else WATCH_S if is_member(self.instance) else POLL_S)
 
     def hold(self):
         """Watch a ready instance for its window: (held, final, what failed)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 
 # name -> (types, default): the keys of fleet_gateway; docs/gateway.md explains each.
@@ -94,7 +95,7 @@ def servers(plan, surveys, proof, addresses, present):
                 wanted.setdefault((host, name), dict(found["manifest"], name=name))
     found = {}
     for (host, name), instance in sorted(wanted.items()):
-        if (instance.get("group") or {}).get("role") == "member":
+        if spanning.is_member(instance):
             continue
         called = server_name(host, name)
         if ((proof.get(host) or {}).get(name) or {}).get("ready") or called in present:

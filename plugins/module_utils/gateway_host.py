@@ -14,6 +14,7 @@ import time
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, gateway, release_host
 
 UNIT = "vllm-ascend-fleet-gateway.service"
+UNIT_FILE = "/etc/systemd/system/" + UNIT
 CONFIGURATION = "haproxy.cfg"
 STATE = "server-state"
 # The version of the form of a state file.
@@ -63,9 +64,9 @@ def look(arguments):
     """Everything behind the gateway."""
     path = arguments.get("socket") or gateway.SOCKET
     if not os.path.exists(path):
-        return {"servers": [], "running": False}
+        return {"servers": [], "running": False, "set_up": os.path.exists(UNIT_FILE)}
     found = state_of(path)
-    return {"running": True, "servers": [dict(entry, backend=backend, name=name) for (backend, name), entry in sorted(found.items())]}
+    return {"running": True, "set_up": True, "servers": [dict(entry, backend=backend, name=name) for (backend, name), entry in sorted(found.items())]}
 
 
 def set_state(arguments):

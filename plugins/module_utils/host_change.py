@@ -19,9 +19,11 @@ import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change as domain
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint, endpoint_probes, job_host, parse_host
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release, release_host
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release, release_host, spanning
 
 NEXT = ".next"
+GIVEN_UP = "given-up"
+HEAD_S = 2.0
 JOB = dict(job_host.DEFAULTS, kind="change", stop_timeout_s=60)
 SHOW_S = 1.0
 KEEP_AWAKE_S = 600.0
@@ -184,10 +186,18 @@ def begin(arguments):
     if request.get("fence"):
         remember(params, epoch=request["fence"]["epoch"], owner=request["fence"]["owner"])
     put_secrets(outline)
+    release_host.remove_file(os.path.join(params["state_directory"], "jobs", arguments["id"], GIVEN_UP))
     given = job_params(arguments["id"], params, argv=[sys.executable, "program.py"], rerun=True,
                        files={"program.py": arguments["program"], "request.json": json.dumps(request)})
     started, dummy = job_host.run(given, False)
     return dict(result, instances={}, job=started["job"])
+
+
+def give_up(arguments):
+    """Tell a change that runs here that its group has failed elsewhere, so that it goes back at once. arguments: "folder" of its job, "why"."""
+    if os.path.isdir(arguments["folder"]):
+        job_host.write_text(os.path.join(arguments["folder"], GIVEN_UP), arguments["why"])
+    return {"changed": False}
 
 
 def clean(arguments):
@@ -371,6 +381,7 @@ class Change:
 
     def switch(self, outline):
         state = self.request["state"]
+        self.await_head(outline)
         if state in ("present", "previous"):
             for entry in outline.changes:
                 self.keep_secret(outline, entry)
@@ -384,6 +395,10 @@ class Change:
             start = [entry for entry in outline.changes if outline.steps[entry["name"]]["start"]]
             if stop:
                 outline.host.stop(stop)
+                for entry in stop:
+                    if spanning.is_member(self.described({"name": entry["name"]}) or {}):
+                        # It ends with an error when its head has gone first, which is as it should be.
+                        outline.host.systemctl(["reset-failed", entry["unit"]])
             if start:
                 outline.host.start(start)
 
@@ -447,7 +462,8 @@ class Change:
         known = [manifest for manifest in (self.described(instance) for instance in instances) if manifest]
         if not known:
             return
-        params = dict(self.params, **dict({"api_keys": {}, "quick": False, "rounds": 3, "first_token_s": 60.0, "gap_s": 30.0, "address": "127.0.0.1"},
+        given_up = self.given_up if kept == "proof" else None
+        params = dict(self.params, given_up=given_up, **dict({"api_keys": {}, "quick": False, "rounds": 3, "first_token_s": 60.0, "gap_s": 30.0, "address": "127.0.0.1"},
                                           **self.request["prove"]))
         provers, box = {}, {}
 
@@ -469,6 +485,21 @@ class Change:
         if sentences:
             more = " (and %d more)" % (len(sentences) - 1) if len(sentences) > 1 else ""
             raise release.ReleaseError("%d of %d instances not proven: %s%s" % (len(sentences), len(known), sentences[0], more))
+
+    def given_up(self):
+        """Why a group is not waited for any more, as the controller left it here; None while it is."""
+        return job_host.read_text(os.path.join(self.folder, GIVEN_UP)) or None
+
+    def await_head(self, outline):
+        """What computes for a group stops only when its head serves no more: until then the head finishes its requests."""
+        for entry in outline.changes:
+            manifest = self.described({"name": entry["name"]}) or {}
+            if not outline.steps[entry["name"]]["stop"] or not spanning.is_member(manifest):
+                continue
+            self.say("waiting for %s, the head of %s, to finish its requests" % (manifest["group"]["members"][0], entry["name"]))
+            until = time.monotonic() + entry["stop_timeout_s"]
+            while time.monotonic() < until and endpoint_probes.ask(manifest["group"]["address"], manifest["port"], "/health", seconds=HEAD_S)[0] == 200:
+                time.sleep(HEAD_S / 4)
 
     def described(self, instance):
         """An instance with all that the prover needs: as it was asked for, else as the manifest of its current release says."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean, slug
 
 # name -> (types, default). The one list of inventory variables; docs/inventory.md explains each.
@@ -57,7 +58,7 @@ INSTANCE_KEYS = {
     "model": (str,), "name": (str,), "port": (int,), "devices": (int, list), "served_model_name": (str,), "image": (str,),
     "patch_set": (str, type(None)), "weights": (str,), "arguments": (dict,), "environment": (dict,), "shm_size": (str,),
     "ready_timeout_s": (int,), "shutdown_timeout_s": (int,), "stability_window_s": (int,), "expected_answer": (str, type(None)),
-    "sanity": (str,),
+    "sanity": (str,), "group": (int, list),
 }
 _ONE_INSTANCE_ONLY = ("model", "name", "port")
 
@@ -166,6 +167,8 @@ def _check_keys(where, entry):
             problems.append("%s: unknown key '%s'%s" % (where, key, did_you_mean(key, INSTANCE_KEYS)))
         elif not isinstance(value, INSTANCE_KEYS[key]) or isinstance(value, bool):
             problems.append("%s: %s must be %s, not %r" % (where, key, _names(INSTANCE_KEYS[key]), value))
+        elif key == "group":
+            problems.extend("%s: %s" % (where, text) for text in spanning.problems_of(value))
     return problems
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, survey_sources, vllm_metrics
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import survey_sources
 
 LOAD_S = 5.0
 # Of a look that only has to find out whether an instance answers. The first token of a 64k prompt is not asked for here.
@@ -26,15 +26,21 @@ def answer(arguments):
     wanted = arguments.get("prove")
     if not wanted:
         return result
+    # A third of what a host's Python would have to load for a survey alone.
+    from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint_probes, recovery, spanning, vllm_metrics
+
     asked = [manifest for manifest in recovery.installed(found) if manifest.get("port") and (wanted == "all" or manifest["name"] in wanted)
              and manifest["unit_state"].get("active_state") in ("active", "activating", "reloading")]
+    running = {container["name"]: {"Id": container["id"], "Config": {"Labels": container["labels"]}, "State": {"Pid": container["pid"]}}
+               for container in found["containers"] or () if container["state"] == "running"}
     try:
-        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
+        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), containers=running,
+                                                engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
     except (ValueError, container_cli.CommandError) as error:
         found["errors"].append({"source": "proof", "error": str(error)})
     else:
         result["proof"] = proof["instances"]
-    for manifest in asked if arguments.get("load") else ():
+    for manifest in spanning.served(asked) if arguments.get("load") else ():
         status, text = endpoint_probes.ask(PROOF["address"], manifest["port"], "/metrics", seconds=LOAD_S)
         result["load"][manifest["name"]] = dict(vllm_metrics.load(status, text), max_num_seqs=_seats(manifest.get("arguments") or []))
     return result

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.recovery import installed
 
 NPU_EXPORTER_PORT = 8082
@@ -25,7 +26,7 @@ def host_targets(host, address, survey, npu_exporter_port=None):
     if not survey or survey.get("unreachable"):
         return None
     groups = []
-    for manifest in installed(survey):
+    for manifest in spanning.served(installed(survey)):
         groups.append({"targets": [_address(address, manifest["port"])], "labels": {
             "job": "vllm", "host": host, "fleet_instance": manifest["name"], "model": manifest.get("model") or "", "chips": survey.get("family") or "",
             "release": (manifest.get("release") or {}).get("id") or ""}} if manifest.get("port") else None)

@@ -9,7 +9,7 @@ import hashlib
 import json
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments as serve_arguments
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, placement
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, placement, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL, did_you_mean, slug
 
 UNIT_PREFIX = "vllm-ascend-"
@@ -63,6 +63,7 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
         survey = (surveys or {}).get(host)
         settings = dict(hosts[host], run=overrides or {})
         plan["hosts"][host] = _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, plan["images"], problems)
+    _span(list(hosts), hosts, plan, catalogue, surveys or {}, problems)
     if surveys is None:
         problems.extend(_missing_patch_sets(hosts, catalogue, patch_sets, selection))
     _choose_builders(plan)
@@ -73,6 +74,22 @@ def build(fleet, hosts, catalogue, patch_sets, lock, surveys=None, selection=Non
                     instance["release"] = render(instance, entry["engine"], entry["engine_path"], entry["state_directory"])
     plan["hash"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode("utf-8")).hexdigest()
     return plan, problems
+
+
+def _span(order, hosts, plan, catalogue, surveys, problems):
+    """Make groups of the instances that span hosts, and render their arguments once more."""
+    instances = dict((host, plan["hosts"][host]["instances"]) for host in order)
+    problems.extend(spanning.join(order, instances, surveys, dict((host, settings["fleet_address"]) for host, settings in hosts.items())))
+    for instance in (each for some in instances.values() for each in some if each.get("group")):
+        flags = catalogue["flags"].get((catalogue["images"].get(instance["image_name"]) or {}).get("vllm"), {})
+        instance["arguments"] = _line(instance) + serve_arguments.render(instance["options"], flags)
+
+
+def _line(instance):
+    """The arguments that follow from the instance itself."""
+    port = [] if spanning.is_member(instance) else ["--port", str(instance["port"])]
+    return [instance["weights"]["path"], "--served-model-name", instance["served_model_name"]] + port + [
+        "--shutdown-timeout", str(instance["shutdown_timeout_s"])]
 
 
 def _missing_patch_sets(hosts, catalogue, patch_sets, selection):
@@ -112,7 +129,7 @@ def _plan_host(host, settings, catalogue, patch_sets, lock, survey, selection, i
         if not catalogue["flags"].get(version):
             entry["notes"].append("%s: its arguments are not checked before the image is here: the catalogue has no flag table of vLLM %s "
                                   "(catalogue/engine_flags/README.md)" % (instance["name"], version))
-        if instance["tensor_parallel_size"] > 1:
+        if instance["tensor_parallel_size"] > 1 or spanning.size(instance["span"]) > 1:
             instance["environment"].setdefault("HCCL_IF_BASE_PORT", str(HCCL_BASE_PORT + hccl * HCCL_PORTS))
             hccl += 1
         instance["selected"] = selection is None or demand["model"] in selection
@@ -194,7 +211,7 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
     layers += [
         (model["_file"], dict((k, v) for k, v in model.items() if k in (
             "environment", "arguments", "image", "patch_set", "devices", "served_model_name", "ready_timeout_s", "expected_answer",
-            "sanity"))),
+            "sanity", "group"))),
     ] + _overrides(settings, model["name"]) + [(_origin(settings, "fleet_instances"), demand)]
     values, provenance = {"environment": {}, "arguments": {}}, {}
     for source, layer in layers:
@@ -225,6 +242,11 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
     flags = catalogue["flags"].get(version, {})
     if flags:
         problems.extend("%s: %s" % (where, text) for text in serve_arguments.check(values["arguments"], flags, version))
+    hosts = spanning.size(values.get("group"))
+    if hosts > 1:
+        values["arguments"], added, wrong = spanning.ranks(values["arguments"], count, hosts)
+        problems.extend("%s: %s" % (where, text) for text in wrong)
+        provenance.update(("arguments." + name, spanning.BUILT_IN) for name in added)
     tensor = _whole(values["arguments"].get("tensor-parallel-size"), 1)
     ranks = tensor * _whole(values["arguments"].get("pipeline-parallel-size"), 1) * _whole(
         values["arguments"].get("data-parallel-size-local"), _whole(values["arguments"].get("data-parallel-size"), 1))
@@ -239,8 +261,7 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         weights = "%s/%s" % (settings["fleet_weights_directory"].rstrip("/"), model["weights"]["directory"])
         provenance["weights"] = _origin(settings, "fleet_weights_directory")
     served = values.get("served_model_name", model["name"])
-    line = [weights, "--served-model-name", served, "--port", str(port), "--shutdown-timeout", str(values["shutdown_timeout_s"])]
-    return {
+    instance = {
         "name": demand["name"],
         "model": model["name"],
         "served_model_name": served,
@@ -260,7 +281,7 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         "max_model_len": _whole(values["arguments"].get("max-model-len"), None),
         "default_max_model_len": model.get("default_max_model_len"),
         "environment": dict((name, str(value)) for name, value in values["environment"].items() if value is not None),
-        "arguments": line + serve_arguments.render(values["arguments"], flags),
+        "arguments": [],
         "options": values["arguments"],
         "mounts": [],
         "shm_size": values["shm_size"],
@@ -273,7 +294,9 @@ def _resolve(host, settings, catalogue, platform, model, demand, port, problems)
         "secret": bool(settings["fleet_api_key"]),
         "release": None,
         "provenance": provenance,
+        "span": values.get("group"),
     }
+    return dict(instance, arguments=_line(instance) + serve_arguments.render(values["arguments"], flags))
 
 
 def _attach_image(host, settings, catalogue, patch_sets, lock, platform, architecture, instance, images, problems, survey):
@@ -355,6 +378,8 @@ def _finish(instance, machine, platform, survey):
     if platform:
         instance["common_devices"] = list(platform["common_devices"])
         sources = [mount.replace("{driver}", install) for mount in platform["mounts"]] + [instance["weights"]["path"]]
+        if spanning.size(instance["span"]) > 1 and spanning.HCCN_CONF not in sources:
+            sources.append(spanning.HCCN_CONF)
         instance["mounts"] = [{"source": source, "target": source, "read_only": True} for source in sources]
     found = ((survey or {}).get("weights") or {}).get(instance["weights"]["path"]) or {}
     config = found.get("config") or {}
@@ -407,7 +432,10 @@ def survey_request(settings, catalogue, selection):
     mounts = set()
     for platform in catalogue["platforms"].values():
         mounts.update(mount.replace("{driver}", DEFAULT_DRIVER_PATH) for mount in platform["mounts"])
-    return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": sorted(weights)}
+    groups = spanning.demanded(settings, catalogue, selection)
+    mounts.update([spanning.HCCN_CONF] if groups else [])
+    # The links between hosts are proven before ranks are to meet over them.
+    return {"ports": sorted(_ports(settings, known)), "paths": sorted(mounts | set([root, "/dev/shm"])), "weights": sorted(weights), "deep": groups}
 
 
 def weights_path(settings, model, demand):

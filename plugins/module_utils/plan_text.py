@@ -11,6 +11,7 @@ import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact, redact_data
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.release import settled
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.spanning import shown_port
 
 _SHOWN = ("port", "served_model_name", "weights", "patch_set", "shm_size", "ready_timeout_s", "shutdown_timeout_s", "stability_window_s",
           "sanity", "expected_answer")
@@ -56,7 +57,7 @@ def render(plan, surveys):
             numbers = ",".join(re.sub(r"\D", "", device) for device in instance["devices"]) or "?"
             patch_set = instance["patch_set"]["name"] if isinstance(instance["patch_set"], dict) else instance["patch_set"] or "-"
             image = (instance["image"] or instance["image_name"]).rsplit("/", 1)[-1]
-            rows.append((host, instance["name"], numbers, str(instance["port"]), patch_set, image, changes[host][instance["name"]]["action"]))
+            rows.append((host, instance["name"], numbers, str(shown_port(instance)), patch_set, image, changes[host][instance["name"]]["action"]))
         if not entry["instances"]:
             rows.append((host, "-", "-", "-", "-", "-", "nothing"))
     return "\n".join(table(rows) + notes(plan))

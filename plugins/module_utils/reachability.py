@@ -342,3 +342,14 @@ def as_survey(judged):
     if first is None:
         return None
     return {"unreachable": True, "kind": judged["kind"], "error": "%s (%s)" % (first["found"], first["rule"]), "remedy": first["remedy"]}
+
+
+def read_at(survey, asked):
+    """When a host read its clock, by the controller's: the moment of the round trip that is nearest to what the host says.
+
+    A round trip may take as long as a clock may be off, so only what lies outside of it is a difference that is sure.
+
+    :param list asked: [when the controller began to ask, when it had the answer], in seconds of the epoch.
+    """
+    told = (survey.get("host") or {}).get("epoch_s")
+    return min(max(told, asked[0]), asked[1]) if isinstance(told, (int, float)) else sum(asked) / 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.change import UNFINISHED
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import sentence
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
@@ -170,11 +171,12 @@ def summarize(plan, results, check_mode=False):
             else:
                 outcome = "would " + action if check_mode and action not in (None, "keep") else "not reached"
             rows.append({
-                "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": instance["port"],
+                "host": host, "instance": name, "model": instance["model"], "devices": list(instance["devices"]), "port": spanning.shown_port(instance),
                 "patch_set": (instance["patch_set"] or {}).get("name") if isinstance(instance["patch_set"], dict) else instance["patch_set"],
                 "outcome": outcome, "ready_s": proof.get("elapsed_s"),
                 "reason": sentence(name, proof) if proof and not proof.get("ready") and not check_mode else result.get("failure"),
-                "curl": curl(result.get("address") or host, instance) if proof.get("ready") and outcome in ("unchanged", "deployed") else None,
+                "curl": curl(result.get("address") or host, instance) if proof.get("ready") and outcome in ("unchanged", "deployed") and not spanning.is_member(
+                    instance) else None,
             })
     return rows
 
@@ -195,7 +197,8 @@ def status_rows(host, survey, proven, model="", wanted=None):
         reason = next((f for f in (proof or {}).get("findings") or () if f["status"] != "pass"), None)
         unit, patch_set = manifest["unit_state"], manifest.get("patch_set")
         rows.append(dict(
-            empty, host=host, instance=name, model=manifest.get("model"), port=manifest.get("port"),
+            empty, host=host, instance=name, model=manifest.get("model"),
+            port=spanning.shown_port(manifest),
             npus=",".join(device.rsplit("davinci", 1)[-1] for device in manifest.get("devices") or ()),
             patch_set=patch_set.get("name") if isinstance(patch_set, dict) else patch_set,
             set_id=patch_set.get("id") if isinstance(patch_set, dict) else None,

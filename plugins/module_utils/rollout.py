@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 
 # name -> (types, default): the keys of fleet_rollout; docs/rollouts.md explains each.
@@ -132,7 +133,7 @@ def replicas(surveys, proof):
     for host, survey in surveys.items():
         for name, installed in ((survey or {}).get("instances") or {}).items():
             manifest = installed.get("manifest") or {}
-            if not manifest.get("served_model_name") or (manifest.get("group") or {}).get("role") == "member":
+            if not manifest.get("served_model_name") or spanning.is_member(manifest):
                 continue
             ready = bool(((proof.get(host) or {}).get(name) or {}).get("ready"))
             found.setdefault(manifest["served_model_name"], {})[(host, name)] = ready
@@ -294,6 +295,10 @@ def replay(events):
             if state["begin"] is None:
                 state["begin"] = event.get("evidence") or {}
             state["outcome"] = state["held"] = None
+            # Whoever goes on has read why it stopped: what ended badly is tried once more.
+            for entry in state["hosts"].values():
+                if entry["outcome"] not in ("done", "unchanged"):
+                    entry["outcome"] = None
         elif kind == "batch.begin":
             state["batch"] = event["batch"] + 1
             for name in (event.get("evidence") or {}).get("hosts") or ():

@@ -50,6 +50,8 @@ class View(object):
         self.plan = context.get("host_plan") or {}
         self.instances = self.plan.get("instances") or []
         self.images = context.get("images") or {}
+        # {host: {"survey", "host_plan"}} of the hosts that share a group with this one.
+        self.peers = context.get("peers") or {}
         self.platform = context.get("platform") or {}
         self.compatibility = context.get("compatibility") or {}
         self.now_epoch_s = context.get("now_epoch_s")

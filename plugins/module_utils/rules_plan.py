@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import capacity, compatibility
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import capacity, compatibility, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rule import davinci, failed, numbers, passed, rule_in, unsure
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.rules_host import ARCHITECTURES
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.version_files import parse_version
@@ -94,7 +94,7 @@ def placed(view):
       why="vLLM binds with SO_REUSEPORT: two servers on one port both start and split the traffic.", source="vLLM 0.18.0 server start")
 def ports_distinct(view):
     owner, expected = {}, "a port of its own"
-    for instance in view.instances:
+    for instance in spanning.served(view.instances):
         port, name = instance["port"], instance["name"]
         if port in owner:
             yield failed("port %s is also %s's" % (port, owner[port]), expected, "give %s another port" % name, name)
@@ -107,6 +107,8 @@ def ports_distinct(view):
       why="vLLM shares a taken port silently, so requests would go to the other process; only a plain bind tells.",
       source="vLLM 0.18.0 binds with SO_REUSEPORT")
 def port_free(view, instance):
+    if spanning.is_member(instance):
+        return
     port, name = str(instance["port"]), instance["name"]
     state = (view.peek("ports") or {}).get(port) or {}
     listener = state.get("listener") or {}
@@ -147,7 +149,7 @@ def hccl_ports(view):
             continue
         base = int(text)
         clash = [other for start, other in ranges if abs(base - start) < HCCL_PORTS]
-        clash += ["port %s of %s" % (i["port"], i["name"]) for i in view.instances if base <= i["port"] < base + HCCL_PORTS]
+        clash += ["port %s of %s" % (i["port"], i["name"]) for i in spanning.served(view.instances) if base <= i["port"] < base + HCCL_PORTS]
         if clash:
             yield failed("%d .. %d overlap %s" % (base, base + HCCL_PORTS - 1, ", ".join(clash)), expected, remedy, name)
         else:
@@ -233,6 +235,9 @@ class _Demand(object):
             self.bytes, self.basis = int(catalogued * GB), "the catalogue, no index found"
         if not self.bytes:
             self.bytes, self.basis = found.get("size_bytes"), "the directory's size, no index found"
+        if self.bytes and options.get("enable-expert-parallel") is True:
+            # Experts, nearly all of such a model, are spread over the data-parallel ranks too.
+            self.bytes = self.bytes // int(options.get("data-parallel-size") or 1)
         self.ranks = instance["tensor_parallel_size"] * int(options.get("pipeline-parallel-size") or 1)
         self.utilization = float(options.get("gpu-memory-utilization") or UTILIZATION)
         self.explicit = "max-model-len" in options

@@ -295,6 +295,12 @@ def parse_hccn(query, text):
     return {"status": values.get(wanted), "values": values, "text": text.strip()[:500]}
 
 
+def parse_ping(text):
+    """What ``hccn_tool -i N -ping -g address A`` says: "3 of 3" packets came back, or None when it does not say."""
+    match = re.search(r"(\d+) packets? transmitted, (\d+) received", text)
+    return "%s of %s" % (match.group(2), match.group(1)) if match else None
+
+
 def parse_listeners(text, ports):
     """``/proc/net/tcp`` or ``tcp6`` -> {port: {"inodes": set of listening sockets, "lingering": sockets in other states}} of those ports."""
     found = {}
@@ -432,7 +438,7 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
         errors.append({"source": "/etc/ascend_install.info", "error": (raw["files"].get("install_info") or {}).get("error") or "not read"})
 
     survey = {
-        "schema": SCHEMA, "host": raw["host"], "npu_smi": raw["npu_smi"], "family": family, "chips": chips,
+        "schema": SCHEMA, "host": raw["host"], "network": raw.get("network"), "npu_smi": raw["npu_smi"], "family": family, "chips": chips,
         "driver": driver, "firmware": firmware, "install_info": install, "cann": cann, "devices": devices, "device_nodes": raw["device_nodes"],
         "engine": engine, "images": images, "containers": containers, "device_plugins": raw["device_plugins"],
         "instances": join_instances(raw["instances"], raw["units"], unit_prefix), "ports": join_ports(raw["ports"], containers, unit_prefix),

@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ import time
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey, version_files, weight_files
 
 OUTPUT_LIMIT = 1 << 20
+SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915
 TOOL_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 ENGINE_DEADLINE_S = 15.0
 TOOL_DEADLINE_S = 10.0
@@ -157,6 +159,7 @@ def read(parameters):
     probe = threading.Thread(target=lambda: raw.update(npu_smi=reader.guard("npu-smi info", None, _probe, parameters)), daemon=True)
     probe.start()
     raw["host"] = reader.guard("host", {}, _host, reader)
+    raw["network"] = reader.guard("network", None, _network)
     raw["files"] = reader.guard("version files", {}, _files)
     raw["device_nodes"] = reader.guard("/dev", {}, _device_nodes)
     raw["engine"] = reader.guard("container engine", {"error": "not read"}, _engine, parameters)
@@ -265,6 +268,25 @@ def _host(reader):
         "reserved_ports": _first_line("/proc/sys/net/ipv4/ip_local_reserved_ports"),
         "proxies": _proxies(), "systemd": reader.guard("systemd", None, _systemd),
     }
+
+
+def _network():
+    """The first IPv4 address of each interface that is up, and which one leads to everywhere; HCCL and gloo are told both."""
+    interfaces = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for _index, name in socket.if_nameindex():
+            asked = struct.pack("256s", name.encode()[:15])
+            try:
+                up = struct.unpack("H", fcntl.ioctl(handle.fileno(), SIOCGIFFLAGS, asked)[16:18])[0] & 1
+                address = socket.inet_ntoa(fcntl.ioctl(handle.fileno(), SIOCGIFADDR, asked)[20:24])
+            except OSError:
+                # It has no IPv4 address, or is gone.
+                continue
+            if up and not address.startswith("127."):
+                interfaces[name] = address
+    routes = [line.split() for line in (read_text("/proc/net/route")[0] or "").split("\n")[1:]]
+    default = [(int(words[6]), words[0]) for words in routes if len(words) > 7 and words[1] == words[7] == "00000000" and words[0] in interfaces]
+    return {"interfaces": interfaces, "default": min(default)[1] if default else None}
 
 
 def _first_line(path):
@@ -666,6 +688,32 @@ def _pci(bus_ids):
     return found
 
 
+def ping(parameters):
+    """Whether each of this host's chips reaches the chips of other hosts; all chips ask side by side. This only looks.
+
+    parameters: {"pings": {davinci number as text: [address]}, "timeout_s"}. :returns: {"pings": {number: {address: "3 of 3" or None}}}.
+    """
+    found, until = dict((number, {}) for number in parameters["pings"]), time.monotonic() + parameters["timeout_s"]
+    hccn = _hccn_tool()
+
+    def ask(number, addresses):
+        for address in addresses:
+            left = until - time.monotonic()
+            run = run_tool([hccn, "-i", number, "-ping", "-g", "address", address], min(TOOL_DEADLINE_S, left)) if hccn and left > 0.5 else Run()
+            found[number][address] = survey.parse_ping(run.stdout + run.stderr)
+
+    threads = [threading.Thread(target=ask, args=item, daemon=True) for item in parameters["pings"].items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"pings": found}
+
+
+def _hccn_tool():
+    return find_tool("hccn_tool") or next((tool for tool in ("/usr/local/Ascend/driver/tools/hccn_tool",) if os.path.exists(tool)), None)
+
+
 def _deep(parameters, path, info, device_nodes, reader):
     """The slow sources, one tool at a time within one more deadline: info -m, -t per NPU, hccn_tool per device."""
     deadline = time.monotonic() + parameters["timeout_s"]
@@ -690,7 +738,7 @@ def _deep(parameters, path, info, device_nodes, reader):
         for query in DEEP_TYPES:
             text = ask(path, "info", "-t", query, "-i", str(npu))
             result["npus"][str(npu)][query] = npu_smi.parse_key_values(text, query) if text is not None else None
-    hccn = find_tool("hccn_tool") or next((tool for tool in ("/usr/local/Ascend/driver/tools/hccn_tool",) if os.path.exists(tool)), None)
+    hccn = _hccn_tool()
     for number in sorted(number for number in map(survey.davinci_number, device_nodes) if number is not None) if hccn else ():
         answers = {}
         for key, arguments in HCCN_TYPES:

@@ -143,6 +143,11 @@ survey:
       type: dict
       returned: always
       sample: {version: 25.5.1, compatible_firmware: [["7.0.0", "8.9.9"]], path: /usr/local/Ascend/driver/version.info, error: null}
+    network:
+      description: The IPv4 address of each interface that is up, and the interface of the default route.
+      type: dict
+      returned: always
+      sample: {interfaces: {eth0: 192.0.2.11}, default: eth0}
     firmware:
       description: The firmware's version file.
       type: dict

@@ -19,8 +19,13 @@ from ansible.plugins.loader import become_loader, connection_loader
 
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import lean, program, ssh_target
 
-# So many at a time: the sum of their key exchanges keeps the cores of a controller busy with fewer.
+# So many at a time at most.
 WIDTH = 64
+# And so many for each core of the controller whatever it does; more only while cores are idle. Key exchanges that share busy cores end late
+# all together, and then sshd, sudo and Ansible's own connection run into their deadlines.
+WIDTH_OF_A_CORE = 8
+IDLE_SHARE = 0.2
+LOOK_S = 0.1
 # These run their command as a child process and keep no state between threads. Hosts behind any other are asked one after the other.
 PARALLEL = ("ssh", "local")
 # A link that died silently is noticed within a minute.
@@ -56,6 +61,8 @@ class Host:
                 keys["become_pass"] = play_context.become_pass
             become.set_options(task_keys=keys, var_options=chosen(values, "become", become._load_name))
         if self.kind == "ssh":
+            # One look needs no master of its own, which costs as much again as half a key exchange; one that is there is used.
+            connection.set_option("ssh_args", "-o ControlMaster=no " + (connection.get_option("ssh_args") or ""))
             given = connection.get_option("ssh_extra_args") or ""
             if "ServerAliveInterval" not in given + (connection.get_option("ssh_args") or "") + (connection.get_option("ssh_common_args") or ""):
                 connection.set_option("ssh_extra_args", f"{given} {ALIVE}".strip())
@@ -98,15 +105,34 @@ def chosen(values, kind, name):
     return {key: values[key] for key in ssh_target.plugin_variables(kind, name) if key in values}
 
 
+class Cores:
+    """Whether this machine has had cores to spare since it was last asked; yes where nobody can tell."""
+
+    def __init__(self, path="/proc/stat"):
+        self.path, self.before = path, None
+        self.spare()
+
+    def spare(self):
+        """See above."""
+        try:
+            with open(self.path, encoding="ascii") as stream:
+                ticks = [int(word) for word in stream.readline().split()[1:9]]
+        except (OSError, ValueError):
+            return True
+        now, before = (sum(ticks), ticks[3] + ticks[4]), self.before
+        self.before = now
+        return before is not None and now[0] > before[0] and (now[1] - before[1]) / (now[0] - before[0]) >= IDLE_SHARE
+
+
 def timed(call, *args):
-    """An answer with the middle of its round trip, which is nearest to when the host read its clock."""
+    """An answer with the beginning and the end of its round trip by the controller's clock: in between the host read its own."""
     started = time.time()
     try:
         answer = call(*args)
     except Exception as error:  # pylint: disable=broad-except
         # A connection plugin that breaks on one host must not take the thread that others wait for.
         answer = {"failed": True, "msg": "%s: %s" % (type(error).__name__, error)}
-    return dict(answer, asked_epoch_s=(started + time.time()) / 2)
+    return dict(answer, asked_epoch_s=[started, time.time()])
 
 
 def ask(action, requests, entry, hostvars, deadline_s):
@@ -141,13 +167,18 @@ def ask(action, requests, entry, hostvars, deadline_s):
 
     # Parsing is not safe in several threads at once, see github.com/python/cpython/issues/106905; what it gives is kept.
     program.text(entry, {})
-    width = min(WIDTH, waiting.qsize())
-    left = waiting.qsize()
-    for _number in range(width):
-        threading.Thread(target=work, daemon=True).start()
+    left, threads, cores, looked = waiting.qsize(), 0, Cores(), time.monotonic()
+    least = WIDTH_OF_A_CORE * (os.cpu_count() or 1)
     while left:
+        if time.monotonic() - looked >= LOOK_S:
+            looked = time.monotonic()
+            if threads >= least and cores.spare():
+                least = min(WIDTH, threads + WIDTH_OF_A_CORE)
+        while threads < min(WIDTH, least) and not waiting.empty():
+            threading.Thread(target=work, daemon=True).start()
+            threads += 1
         try:
-            name, found = ended.get(timeout=1.0)
+            name, found = ended.get(timeout=1.0 if waiting.empty() else LOOK_S)
         except queue.Empty:
             now, late = time.monotonic(), [name for name, begun in list(running.items()) if name not in answers]
             for name in [name for name in late if now - running[name] > deadline_s + GRACE_S]:

@@ -11,7 +11,7 @@ import pathlib
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gateway
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateway_files, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateway_files, looking, workspace
 
 ASK_S = 150.0
 
@@ -54,6 +54,8 @@ def surveyed():
 def apply(action, task_vars):
     """Configure the gateways.
 
+    A host that gateway.yml has not set up yet is left alone, and that is told.
+
     :returns: None of a fleet without gateways, else {"changed", "addresses": {model: [url]}, "diff", "gateways": {host: answer}}.
     :raises GatewayError: naming the first that is not as it must be.
     """
@@ -64,10 +66,25 @@ def apply(action, task_vars):
     chosen, hostvars = traffic["gateway"], task_vars["hostvars"]
     answers = fan_out.ask(action, {host: {"act": "look"} for host in hosts}, "gateway_host:answer", hostvars, ASK_S)
     refuse(answers)
+    bare = sorted(host for host, answer in answers.items() if not answer["set_up"])
+    if bare:
+        action._display.warning("%s: no gateway yet; set it up with playbooks/gateway.yml" % ", ".join(bare))
+    hosts = [host for host in hosts if host not in bare]
+    if not hosts:
+        return None
     present = {server["name"] for answer in answers.values() for server in answer["servers"]}
-    plan, surveys = workspace.load("plan"), surveyed()
+    plan, surveys, proofs = workspace.load("plan"), surveyed(), proven()
+    beyond = workspace.load("rollout_settings")["beyond"]
+    if beyond:
+        # A run of some hosts must not put the others out.
+        more, theirs, dummy = looking.look(action, task_vars, beyond, prove=True)
+        silent = sorted(host for host, survey in more.items() if survey.get("unreachable"))
+        if silent:
+            action._display.warning("the gateways stay as they are, since %s cannot be asked; run playbooks/gateway.yml later" % ", ".join(silent))
+            return None
+        surveys, proofs = dict(surveys, **more), dict(proofs, **theirs)
     addresses = {host: str(hostvars[host].get("fleet_address") or hostvars[host].get("ansible_host") or host) for host in set(plan["hosts"]) | set(surveys)}
-    servers = gateway.servers(plan, surveys, proven(), addresses, present)
+    servers = gateway.servers(plan, surveys, proofs, addresses, present)
     clients = variable(task_vars, "fleet_gateway_clients", {}) or {}
     problems = gateway.client_problems(clients)
     if problems:

@@ -17,18 +17,20 @@ ONCE = ("\nCtrl-C: the hosts at work are finished, then the rollout holds. Once 
 
 
 def listen():
-    """Take Ctrl-C from here on; only in the process that runs the play, and only when nobody else has taken it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Take the first Ctrl-C from here on, in the process that runs the play; the second is Ansible's."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before) or getattr(before, "of_rollout", False):
         return
     player = os.getpid()
 
     def first(_number, _frame):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
         # Older cores leave their workers in the terminal's own process group: they are told as well.
         if os.getpid() == player:
             workspace.save("interrupt", True)
             sys.stderr.write(ONCE)
 
+    first.of_rollout = True
     signal.signal(signal.SIGINT, first)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pathlib
 import time
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_runner, bench_text, comparison, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_runner, bench_text, comparison, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import benchmarking, fan_out, gateways, history, looking, report, traffic, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
@@ -82,7 +82,7 @@ class Gate:
         suite, plan = self.suite(), workspace.load("plan")
         found, alone = [], []
         for host in batch:
-            for manifest in recovery.installed(surveys[host]):
+            for manifest in spanning.served(recovery.installed(surveys[host])):
                 if not bench_plan.serves(suite, manifest) or not manifest.get("port"):
                     continue
                 other = next(((name, each) for name in plan["hosts"] if name not in changed and name not in batch

@@ -9,7 +9,7 @@ import copy
 import hmac
 import os
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, gateway, intent, lease, plan, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, gateway, intent, lease, plan, plan_text, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, lock_file, patch_set, release_files
@@ -163,6 +163,8 @@ class Planning:
                 "compatibility": self.catalogue["compatibility"],
                 "now_epoch_s": (survey or {}).get("controller_epoch_s"), "settings": {},
                 "rule_settings": settings["fleet_rule_settings"],
+                "peers": {other: {"survey": surveys.get(other), "host_plan": made["hosts"][other]}
+                          for other in spanning.companions(made["hosts"][host]["instances"]) - {host}},
             }
         return gate.judge(contexts, waivers=self.waivers), contexts
 

@@ -31,7 +31,7 @@ def _say(answer):
 if sys.version_info < (3, 7):
     _say({"failed": True, "kind": "python", "msg": "Python %%d.%%d at %%s is too old, 3.7 is wanted" %% (sys.version_info[:2] + (sys.executable,))})
     sys.exit(0)
-import types
+import importlib, importlib.machinery, types
 def _open(text):
     return json.loads(zlib.decompress(base64.b64decode(text)).decode("utf-8"))
 _parts = _open("%(parts)s")
@@ -42,15 +42,22 @@ for _word in "%(package)s".split("."):
     _module.__path__ = []
     if _outer is not None:
         setattr(_outer, _word, _module)
-for _part, _text in _parts["files"]:
-    _full = _name + "." + _part
-    _module = types.ModuleType(_full)
-    sys.modules[_full] = _module
-    setattr(sys.modules[_name], _part, _module)
-    exec(compile(_text, _part + ".py", "exec"), _module.__dict__)
+# Compiled when it is imported: what a run does not need costs nothing.
+class _Files:
+    texts = dict((_name + "." + _part, _text) for _part, _text in _parts["files"])
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, cls) if name in cls.texts else None
+    @staticmethod
+    def create_module(spec):
+        return None
+    @classmethod
+    def exec_module(cls, module):
+        exec(compile(cls.texts[module.__name__], module.__name__.rpartition(".")[2] + ".py", "exec"), module.__dict__)
+sys.meta_path.insert(0, _Files)
 _file, _function = _parts["entry"]
 try:
-    _answer = getattr(sys.modules[_name + "." + _file], _function)(_open("%(arguments)s"))
+    _answer = getattr(importlib.import_module(_name + "." + _file), _function)(_open("%(arguments)s"))
 except Exception as _error:
     import traceback
     _answer = {"failed": True, "msg": str(_error) if type(_error).__name__ in _parts["known"] else "%%s failed on the host: %%s: %%s" %% (

@@ -20,7 +20,19 @@ def conclude(action, hostvars):
 
     :param action: the action plugin that speaks. :returns: (rows of ``recovery.summarize``, [host on which something failed]).
     """
-    run, plan = workspace.load("run"), workspace.load("plan")
+    rows, results = keep(workspace.load("run")["directory"], hostvars, action._task.check_mode)
+    show(action._display, rows)
+    for host, result in results.items():
+        for name in result["pruned"]:
+            action._display.display("%s: left the inventory: %s%s" % (
+                host, name, ", would be removed" if action._task.check_mode else ", removed" if not result["failure"] else ""))
+    report.conclude(workspace.load("run")["directory"], action._task.check_mode)
+    return rows, sorted(host for host, result in results.items() if result["failure"])
+
+
+def keep(directory, hostvars, check_mode=False):
+    """Put run.json into the folder of a run. :returns: (rows of ``recovery.summarize``, {host: what is known of its end})."""
+    plan = workspace.load("plan")
     differences, proof = workspace.load("differences"), workspace.load("proof", {})
     results = {}
     for host in plan["hosts"]:
@@ -31,15 +43,10 @@ def conclude(action, hostvars):
             "down": changed.get("outcome") == "down", "reverted": changed.get("reverted") or [], "removed": changed.get("removed") or [],
             "quarantined": bool(changed.get("quarantined")), "address": str(hostvars[host].get("ansible_host", host)),
             "actions": changed.get("actions") or [], "steps": changed.get("steps") or [], "revert_proof": changed.get("revert_proof") or {},
-            "pruned": changed.get("leaving") or []}
-    check_mode = action._task.check_mode
+            "pruned": changed.get("leaving") or [], "diff": changed.get("diff") or []}
     rows = recovery.summarize(plan, results, check_mode)
-    report.save(pathlib.Path(run["directory"]), "run.json", {"instances": rows, "hosts": results})
-    show(action._display, rows)
-    for host, result in results.items():
-        for name in result["pruned"]:
-            action._display.display("%s: left the inventory: %s%s" % (host, name, ", would be removed" if check_mode else ", removed" if not result["failure"] else ""))
-    return rows, sorted(host for host, result in results.items() if result["failure"])
+    report.save(pathlib.Path(directory), "run.json", {"instances": rows, "hosts": results})
+    return rows, results
 
 
 def show(display, rows):

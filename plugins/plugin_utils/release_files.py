@@ -88,6 +88,8 @@ def render(instance, engine, engine_path, state_directory=domain.STATE_DIRECTORY
     digest = release_id(unit(release="-" * 12), environment, None)
     manifest = dict((key, instance.get(key)) for key in MANIFEST)
     manifest.update(schema=1, release=digest, engine=engine)
+    if instance.get("group"):
+        manifest["group"] = instance["group"]
     return {"id": digest, "files": {instance["unit"]: unit(release=digest), "environment": environment,
                                     "manifest.json": json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"}}
 

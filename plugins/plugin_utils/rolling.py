@@ -246,10 +246,12 @@ class Rollout:
             self.reconcile(state, work)
 
     def unfinished(self, wanted):
-        """The folder of a rollout of this controller that wants the same and has not ended, or None."""
+        """The folder of a rollout of this controller that wants the same and has not ended, or None. One that brought no host there begins anew, with
+        its canary."""
         for folder in latest(self.settings["report_directory"])[:1]:
             state = rollout.replay(Journal(folder).events())
-            if state["begin"] and state["begin"].get("wish") == wanted and state["outcome"] in (None, "held"):
+            some = any(entry["outcome"] == "done" for entry in state["hosts"].values())
+            if state["begin"] and state["begin"].get("wish") == wanted and (state["outcome"] is None or (state["outcome"] == "held" and some)):
                 return folder
         return None
 
@@ -292,7 +294,7 @@ class Rollout:
         if request:
             raise Held("%s was asked for; nothing further is touched. Go on with playbooks/resume.yml" % request)
         plan, beyond = workspace.load("plan"), self.settings["beyond"]
-        surveys, proof, load = looking.look(self.action, self.task_vars, [*plan["hosts"], *beyond], prove=True, load=True)
+        surveys, proof, load = looking.look(self.action, self.task_vars, [*plan["hosts"], *beyond], {"deep": False}, prove=True, load=True)
         # Later tasks shall see the fleet as it is now.
         workspace.save("surveys", {host: survey for host, survey in surveys.items() if host not in beyond})
         workspace.save("proof", {host: proven for host, proven in proof.items() if host not in beyond})
@@ -342,7 +344,7 @@ class Rollout:
             if left <= 0:
                 return None
             time.sleep(min(left, 5.0))
-            surveys, proof, dummy = looking.look(self.action, self.task_vars, self.kept["batch"], prove=True)
+            surveys, proof, dummy = looking.look(self.action, self.task_vars, self.kept["batch"], {"deep": False}, prove=True)
             part = {"hosts": {host: plan["hosts"][host] for host in self.kept["batch"]}}
             unready = not_proven(part, surveys, proof)
             if unready:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import recovery, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, workspace
 
 ASK_S = 30.0
@@ -32,7 +32,7 @@ class Traffic:
         """What of a host is behind the gateway: installed instances that serve a model."""
         survey = workspace.load("surveys").get(host) or {}
         return [{"host": host, "instance": each["name"], "model": each["served_model_name"], "port": each["port"]}
-                for each in recovery.installed(survey) if each.get("served_model_name") and each.get("port")]
+                for each in recovery.installed(survey) if each.get("served_model_name") and each.get("port") and not spanning.is_member(each)]
 
     def drain(self, host):
         """Out of the gateway, and proven to be idle. :returns: what was found. :raises TrafficError: when it is not."""

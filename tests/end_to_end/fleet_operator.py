@@ -26,10 +26,10 @@ def using(inventory):
 
 
 @functools.lru_cache(maxsize=None)
-def described():
-    """({host: address} of the inventory, the state folder of its fleet)."""
-    listed = json.loads(subprocess.run([BIN / "ansible-inventory", *using(INVENTORY), "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
-    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", *using(INVENTORY), "-m", "ansible.builtin.debug", "-a",
+def described(inventory=INVENTORY):
+    """({host: address} of an inventory, the state folder of its fleet)."""
+    listed = json.loads(subprocess.run([BIN / "ansible-inventory", *using(inventory), "--list"], cwd=ROOT, capture_output=True, check=True).stdout)
+    shown = json.loads(subprocess.run([BIN / "ansible", "localhost", *using(inventory), "-m", "ansible.builtin.debug", "-a",
                                        "var=rehearsal_fleet_state_directory", "-o"], cwd=ROOT, capture_output=True, text=True,
                                       check=True).stdout.partition("=>")[2])
     hosts = listed["_meta"]["hostvars"]
@@ -85,9 +85,9 @@ def module(host, name, arguments):
     return run([BIN / "ansible", host, *using(INVENTORY), "-m", name, "-a", json.dumps(arguments)])
 
 
-def on(host, *command, check=True, given=b""):
+def on(host, *command, check=True, given=b"", inventory=INVENTORY):
     """Run a command on a node over SSH, with some bytes as its input; its output."""
-    addresses, state = described()
+    addresses, state = described(inventory)
     argv = ["ssh", "-o", "BatchMode=yes", "-i", state / "id_ed25519", "-o", f"UserKnownHostsFile={state / 'known_hosts'}", f"root@{addresses[host]}"]
     done = subprocess.run([*argv, *command], input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
     output = done.stdout.decode(errors="replace")

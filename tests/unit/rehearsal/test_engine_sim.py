@@ -505,3 +505,65 @@ def test_every_flag_of_the_table_has_a_default(flags):
     assert len(defaults) == 227
     assert (defaults["port"], defaults["gpu_memory_utilization"], defaults["allowed_origins"]) == (8000, 0.9, ["*"])
     assert (defaults["shutdown_timeout"], defaults["enable_prefix_caching"], defaults["kv_cache_dtype"]) == (0, None, "auto")
+
+
+# -- ranks on several hosts ------------------------------------------------------------------------------------------------
+
+
+def group(box, *more, start_rank=1):
+    """(a head of two ranks, a function that starts the headless rank)."""
+    box.model(GEMMA4)
+    common = ["--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port",
+              str(free_port()), "--shutdown-timeout", "5"]
+    head = box.launch(*common, *more)
+
+    def member(*words):
+        argv, env, _port = box.command(*common, "--headless", "--data-parallel-start-rank", str(start_rank), *words)
+        process = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent)  # pylint: disable=subprocess-popen-preexec-fn
+        box.processes.append(process)
+        return process
+
+    return head, member
+
+
+def test_the_head_serves_when_its_last_rank_has_joined_and_a_member_has_no_port(box):
+    head, member = group(box)
+    time.sleep(1.0)
+    with pytest.raises(ConnectionError):
+        head.get("/health")
+    joined = member()
+    head.until_ready()
+    assert "Paris" in head.text("What is the capital of France?")
+    assert "VLLM::EngineCore_DP0" in head.titles() and joined.poll() is None
+
+
+def test_a_member_that_dies_ends_the_head_as_a_dead_engine_does(box):
+    head, member = group(box)
+    joined = member()
+    head.until_ready()
+    joined.kill()
+    assert head.process.wait(10) == 0
+    assert "died unexpectedly" in head.log.read_text(encoding="utf-8")
+
+
+def test_a_member_follows_its_head_into_the_grave(box):
+    head, member = group(box)
+    joined = member()
+    head.until_ready()
+    head.process.kill()
+    assert joined.wait(10) == 1
+
+
+def test_a_rank_of_another_group_is_refused(box):
+    head, member = group(box)
+    stranger = member("--data-parallel-size", "3")
+    assert head.process.wait(10) == 1 and "Configuration mismatch" in head.log.read_text(encoding="utf-8")
+    assert stranger.wait(10) == 1
+
+
+def test_sigterm_ends_a_member_at_once(box):
+    head, member = group(box)
+    joined = member()
+    head.until_ready()
+    joined.send_signal(signal.SIGTERM)
+    assert joined.wait(10) == 0

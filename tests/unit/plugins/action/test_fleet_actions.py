@@ -56,7 +56,7 @@ def answers(monkeypatch):
 
 
 def test_survey_keeps_what_each_host_found_for_later_tasks(act, answers):
-    answers["a2-1"] = {"survey": {"schema": 1, "instances": {"one": {"release": "r", "manifest": {"model": "M"}}}}, "asked_epoch_s": 5.0}
+    answers["a2-1"] = {"survey": {"schema": 1, "instances": {"one": {"release": "r", "manifest": {"model": "M"}}}}, "asked_epoch_s": [4.0, 6.0]}
     answers["a2-2"] = {"survey": {"schema": 1, "instances": {}}}
     result, _shown = act(survey, {"a2-2": {}, "a2-1": {}}, request={})
     assert result["installed"] == {"a2-2": [], "a2-1": ["one"]} and result["known"] == ["one"] and result["changed"] is False
@@ -101,6 +101,14 @@ def test_record_keeps_the_failure_of_a_host(act, tmp_path):
     result, shown = act(record, {"a2-1": {"__fleet_failure": "no answer"}})
     assert result["failed_hosts"] == ["a2-1"] and "failed" in shown
     assert json.loads((tmp_path / "run.json").read_text())["instances"][0]["reason"] == "no answer"
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"]["where"] == "a2-1" and "no answer" in (tmp_path / "index.html").read_text()
+
+
+def test_record_of_a_run_that_changes_nothing_writes_the_report_alone(act, tmp_path):
+    workspace.save("run", {"directory": str(tmp_path)})
+    (tmp_path / "preflight.json").write_text(json.dumps({"findings": [], "hosts": {"a2-1": "pass"}, "facts": {}}))
+    assert act(record, {"a2-1": {}}, outcomes=False)[0] == {"changed": False}
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"]["what"] == "all 1 hosts are ready" and not (tmp_path / "run.json").exists()
 
 
 FILES = {"one/journal.txt": "a line\n", "npu-smi.txt": "healthy\n"}

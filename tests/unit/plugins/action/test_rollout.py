@@ -19,7 +19,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.action import change, gateway
 from ansible_collections.vllm_ascend.fleet.plugins.lookup.rollout import LookupModule
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import lease_host
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rollout as domain
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, lean, performance, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, grouping, lean, performance, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal
 
 HOSTS = ["h1", "h2", "h3"]
@@ -37,6 +37,7 @@ class Fleet:
     def __init__(self, folder):
         self.folder, self.hosts, self.asked, self.changes = folder, HostVars({host: {} for host in HOSTS}), [], {}
         self.down, self.unproven, self.drain = set(), set(), {"drained": True, "running": 0, "waiting": 0, "arrived": 0, "still_arriving": False, "error": None}
+        self.playing = HOSTS
         self.load = {"running": 1, "waiting": 0, "kv_usage": 0.1, "max_num_seqs": 100}
 
     def ask(self, action, requests, entry, hostvars, deadline_s):
@@ -51,6 +52,9 @@ class Fleet:
                 found[host] = {"survey": SURVEY, "proof": {"one": {"ready": host not in self.unproven, "findings": []}}, "load": {"one": self.load}}
             elif entry == "drain_host:answer":
                 found[host] = {"instances": {"one": self.drain}, "elapsed_s": 1.0}
+            elif entry == "host_change:give_up":
+                self.changes[host] = given
+                found[host] = {"changed": False}
         return found
 
     def run(self, module, check_mode=False, host="h1", batch=None, **args):
@@ -60,7 +64,7 @@ class Fleet:
         made._display = types.SimpleNamespace(display=lambda text, color=None: self.shown.append(text), warning=self.shown.append, vv=self.shown.append)
         made._play_context = made._templar = made._connection = None
         made.validate_argument_spec = lambda spec: (None, {key: args.get(key, rule.get("default")) for key, rule in spec.items()})
-        return made.run(task_vars={"hostvars": self.hosts, "ansible_play_hosts_all": HOSTS, "ansible_play_batch": batch or [host], "inventory_hostname": host})
+        return made.run(task_vars={"hostvars": self.hosts, "ansible_play_hosts_all": HOSTS, "ansible_play_hosts": self.playing, "ansible_play_batch": batch or [host], "inventory_hostname": host})
 
     def events(self):
         return Journal(self.folder / "reports" / "run").events()
@@ -101,7 +105,7 @@ def test_a_plan_is_shown_with_its_hash_and_an_agreed_hash_is_held_to(fleet):
     shown = fleet.run(rollout, stage="plan", work=HOSTS)
     assert shown["batches"] == [["h1"], ["h2"], ["h3"]] and "plan hash: " + shown["hash"] in "\n".join(fleet.shown)
     refused = begin(fleet, plan_hash="other")
-    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not (fleet.folder / "reports").exists()
+    assert refused["failed"] and "plan_hash is other; something changed since" in refused["msg"] and not list(fleet.folder.glob("reports/*/journal.jsonl"))
     assert "failed" not in begin(fleet, plan_hash=shown["hash"])
     assert fleet.events()[0]["evidence"]["hash"] == shown["hash"]
 
@@ -119,7 +123,8 @@ def test_a_second_controller_is_refused_by_name_and_changes_nothing(fleet):
     workspace.save("plan", plan)
     refused = begin(fleet)
     assert refused["failed"] and "bob@elsewhere" in refused["msg"] and "take_over=true" in refused["msg"]
-    assert not (fleet.folder / "reports" / "second").exists()
+    told = json.loads((fleet.folder / "reports" / "second" / "report.json").read_text())["verdict"]
+    assert told["status"] == "bad" and "bob@elsewhere" in told["what"] and not (fleet.folder / "reports" / "second" / "journal.jsonl").exists()
     assert "failed" not in begin(fleet, take_over=True)
 
 
@@ -158,6 +163,8 @@ def test_a_batch_is_held_with_its_reason(fleet, monkeypatch, break_it, words):
     ended = fleet.run(rollout, stage="end")
     assert ended["failed"] and ended["outcome"] == "held" and words in ended["msg"]
     assert [event["event"] for event in fleet.events()] == ["rollout.begin", "hold", "rollout.end"]
+    told = json.loads((fleet.folder / "reports" / "run" / "report.json").read_text())["verdict"]
+    assert told["status"] == "unsure" and words in told["what"] and "resume.yml" in told["remedy"]
 
 
 def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
@@ -169,7 +176,7 @@ def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
 def test_where_nothing_is_to_change_no_journal_is_opened(fleet):
     assert "failed" not in fleet.run(rollout, stage="begin", work=[], parameters={"model": ""}) and fleet.shown[-1] == "ROLLOUT: nothing is to change"
     assert fleet.run(rollout, stage="revert")["hosts"] == [] and fleet.run(rollout, stage="end")["outcome"] is None
-    assert not (fleet.folder / "reports" / "run").exists()
+    assert not (fleet.folder / "reports" / "run" / "journal.jsonl").exists()
 
 
 def test_nothing_follows_a_host_that_went_back(fleet):
@@ -205,6 +212,24 @@ def test_a_rollout_that_was_cut_off_goes_on_in_its_own_journal(fleet):
     again = fleet.run(rollout, stage="begin", work=["h2", "h3"], parameters={})
     assert again["directory"].endswith("reports/run") and fleet.events()[-1]["evidence"]["resumed"] is True
     assert fleet.run(rollout, stage="parameters", report_directory=str(fleet.folder / "reports"))["parameters"] == {"model": ""}
+
+
+@pytest.mark.parametrize("outcomes, again", [({"h1": "reverted"}, "begins"), ({"h1": "done", "h2": "reverted"}, "goes on")])
+def test_what_was_held_begins_anew_with_its_canary_unless_some_of_it_is_done(fleet, outcomes, again):
+    begin(fleet)
+    journal = Journal(fleet.folder / "reports" / "run")
+    for number, (host, outcome) in enumerate(outcomes.items()):
+        fleet.run(rollout, stage="batch", batch=[host])
+        journal.write("step.end", host, number, "change", outcome == "done", evidence={"outcome": outcome})
+        fleet.run(rollout, stage="batch_end", batch=[host])
+    fleet.run(rollout, stage="end")
+    workspace.save("rollout", {})
+    workspace.save("run", {"directory": str(fleet.folder / "reports" / "run-2")})
+    assert "failed" not in begin(fleet)
+    latest = Journal(fleet.folder / "reports" / ("run-2" if again == "begins" else "run")).events()
+    assert [event for event in latest if event["event"] == "rollout.begin"][-1]["message"].startswith(again)
+    # What ended badly may be tried once more.
+    assert fleet.run(rollout, stage="batch", batch=["h2"])["go"] == ["h2"]
 
 
 def test_a_rollout_that_is_done_is_in_the_ledger_and_gives_its_lease_back(fleet):
@@ -338,8 +363,95 @@ def test_check_mode_follows_no_job(fleet, monkeypatch):
 # --- gateway
 
 
+# --- hosts that change as one
+
+
+@pytest.fixture
+def group(fleet, monkeypatch):
+    """h1 and h2 serve one instance together, and h2 is about to change as well."""
+    plan = workspace.load("plan")
+    for role, host in (("head", "h1"), ("member", "h2")):
+        plan["hosts"][host]["instances"] = [dict(INSTANCE, group={"members": ["h1", "h2"], "role": role})]
+    workspace.save("plan", plan)
+    workspace.save("begins.present.h2", {"folder": "/s/jobs/its-change"})
+    monkeypatch.setattr(grouping, "GATHER_S", 0.3)
+    monkeypatch.setattr(grouping.change, "dead_man_s", lambda instances: 0.3)
+    return fleet
+
+
+def other(outcome, message=None):
+    workspace.save("ended.present.h2", {"outcome": outcome, "message": message})
+
+
+def test_the_hosts_of_a_group_end_well_together(group, monkeypatch):
+    changing(monkeypatch, RESULT)
+    other("done")
+    assert group.run(change)["outcome"] == "done" and group.changes == {}
+    assert workspace.load("ended.present.h1")["outcome"] == "done" and workspace.load("begins.present.h1")["folder"].startswith("/s/jobs/change-")
+
+
+def test_a_host_without_the_rest_of_its_group_is_not_touched(group, monkeypatch):
+    calls = changing(monkeypatch, RESULT)
+    group.playing = ["h1", "h3"]
+    assert "h1: instance 'one' is one group with h2, which takes no part" in group.run(change)["msg"]
+    group.playing = HOSTS
+    (workspace.folder() / "begins.present.h2.json").unlink()
+    assert "h2, of the same group, did not begin to change" in group.run(change)["msg"]
+    assert calls == [] and group.run(change, check_mode=True)["changed"], "in check mode nobody is waited for"
+
+
+@pytest.mark.parametrize("outcome", ["reverted", "down", "failed"])
+def test_a_host_that_did_not_get_there_tells_the_others_at_once(group, monkeypatch, outcome):
+    changing(monkeypatch, dict(RESULT, outcome=outcome, message="one: x"))
+    assert "h1: one: x" in group.run(change)["msg"]
+    assert group.changes == {"h2": {"folder": "/s/jobs/its-change", "why": "h1 ended %s; a group changes as one" % outcome}}
+
+
+def test_a_host_that_begins_to_go_back_tells_the_others_before_it_has_ended(group, monkeypatch):
+    told = []
+    changing(monkeypatch, dict(RESULT, outcome="reverted", message="one: x"))
+    monkeypatch.setattr(change, "follow", lambda execute, show, *_args: (show("prove"), told.append(dict(group.changes)), show("prove again"),
+                                                                       told.append(dict(group.changes)), execute({}))[-1])
+    group.run(change)
+    assert told[0] == {} and "goes back" in told[1]["h2"]["why"]
+
+
+@pytest.mark.parametrize("before, state", [("a" * 12, "previous"), (None, "absent")])
+def test_a_host_that_is_proven_goes_back_with_one_that_is_not(group, monkeypatch, before, state):
+    workspace.save("differences", {"h1": {"one": {"action": "replace", "before": before}}})
+    calls = changing(monkeypatch, dict(RESULT, instances={"one": {}}))
+    other("reverted", "one: endpoint.chips: x")
+    found = group.run(change)
+    assert found["msg"] == "h1: h2, of the same group, ended reverted: one: endpoint.chips: x -- it went back as well"
+    asked = [arguments["request"] for entry, arguments in calls if entry == "host_change:begin"]
+    assert [each["state"] for each in asked] == ["present", state] and workspace.load("change.h1")["outcome"] == "reverted"
+
+
+def test_a_host_that_had_nothing_to_do_fails_with_its_group(group, monkeypatch):
+    changing(monkeypatch, dict(RESULT, outcome="unchanged", changed=False))
+    assert "ended without a word" in group.run(change)["msg"] and workspace.load("change.h1")["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("state, gone, refused", [("absent", False, False), ("stopped", False, True), ("stopped", True, False), ("started", True, True)])
+def test_what_is_removed_or_stops_is_not_held_up_by_a_host_that_is_gone(group, monkeypatch, state, gone, refused):
+    workspace.save("surveys", {"h1": dict(SURVEY, instances={"one": dict(SURVEY["instances"]["one"], manifest=dict(
+        INSTANCE, group={"members": ["h1", "h2"], "role": "head"}))}), "h2": {"unreachable": gone}})
+    calls = changing(monkeypatch, RESULT)
+    group.playing = ["h1", "h3"]
+    found = group.run(change, state=state)
+    assert bool(found.get("failed")) is refused and bool(calls) is not refused
+
+
 def test_a_fleet_without_gateways_asks_nobody(fleet):
     assert fleet.run(gateway) == {"changed": False, "addresses": {}} and fleet.asked == []
+
+
+def test_a_gateway_that_is_not_set_up_yet_is_left_alone_and_told(fleet, monkeypatch):
+    settings()
+    kept = workspace.load("rollout_settings")
+    workspace.save("rollout_settings", dict(kept, traffic={"gateways": ["gw"], "gateway": {}, "hooks": {}}))
+    monkeypatch.setattr(fan_out, "ask", lambda action, requests, *_rest: {"gw": {"servers": [], "running": False, "set_up": False}})
+    assert fleet.run(gateway)["addresses"] == {} and fleet.shown == ["gw: no gateway yet; set it up with playbooks/gateway.yml"]
 
 
 class Measuring:

@@ -71,6 +71,13 @@ def test_files_are_read_within_the_container(container, tmp_path):
     assert attestation.judge(attestation.read(container, engine), "abc") == ("fail", "/w/vllm/a.py was changed")
 
 
+def test_a_mere_look_starts_nothing_in_the_container(container, tmp_path):
+    engine = Engine()
+    assert attestation.judge(attestation.read(container, engine, False), "abc") == ("pass", "3 patched files are as built")
+    (tmp_path / "w" / "vllm" / "a.py").write_text("tampered")
+    assert attestation.judge(attestation.read(container, engine, False), "abc")[0] == "fail" and engine.calls == []
+
+
 def test_the_search_path_is_that_of_the_engine(container):
     pid = os.fork()
     if not pid:

@@ -40,7 +40,7 @@ class World:
         self.now, self.asked = 0.0, []
         self.events = [(0, {"unit": UP, "port": True, "owners": {"ours": ["pid 7"], "foreign": [], "error": None}, "health": (200, ""),
                             "models": (200, MODELS), "text": "Paris", "status": 200, "error": None, "model": "gemma", "journal": [],
-                            "tool": (200, CALL), "attestation": ATTESTED, "chips": {"health": {"/dev/davinci3": "OK"}, "error": None}})] + list(events)
+                            "head": (200, ""), "given_up": None, "tool": (200, CALL), "attestation": ATTESTED, "chips": {"health": {"/dev/davinci3": "OK"}, "error": None}})] + list(events)
 
     def value(self, name):
         self.asked.append((self.now, name))
@@ -73,6 +73,12 @@ class World:
 
     def journal(self):
         return self.value("journal")
+
+    def head(self):
+        return self.value("head")
+
+    def given_up(self):
+        return self.value("given_up")
 
     def attestation(self):
         return self.value("attestation")
@@ -110,9 +116,34 @@ def test_a_good_server_is_proven_after_its_window():
     result = prover(world, **DECLARED).run()
     assert result["ready"] and result["phase"] == "ready" and bad(result) == []
     assert [name for _second, name in world.asked].count("tool") == [name for _second, name in world.asked].count("chips") == 1
-    assert [item["rule"] for item in result["findings"]] == list(endpoint.RULES)
+    assert [item["rule"] for item in result["findings"]] == [rule for rule in endpoint.RULES if rule != "endpoint.group"]
     assert 30 <= result["elapsed_s"] <= 30.2 and 40 <= world.now <= 40.3
     assert [name for second, name in world.asked if second > 30].count("text") >= 12
+
+
+MEMBER = {"group": {"role": "member", "members": ["a2-1", "a2-2"], "address": "192.0.2.1"}}
+
+
+def test_a_member_of_a_group_is_proven_by_its_unit_and_the_answer_of_its_head():
+    world = World((0, {"head": (None, "no proper answer: refused")}), (30, {"head": (200, "")}))
+    result = prover(world, **dict(DECLARED, **MEMBER)).run()
+    assert result["ready"] and bad(result) == [] and 40 <= world.now <= 42
+    assert not {"port", "health", "text", "tool"} & {name for _second, name in world.asked}, "nothing of it listens"
+    assert [name for _second, name in world.asked].count("chips") == 1
+
+
+@pytest.mark.parametrize("role", ["head", "member"])
+def test_a_group_that_has_failed_elsewhere_is_not_waited_for(role):
+    world = World((0, {"port": False, "head": (None, "refused")}), (12, {"given_up": "a2-2 is not proven"}))
+    result = prover(world, group=dict(MEMBER["group"], role=role)).run()
+    assert not result["ready"] and world.now < 15
+    assert ("endpoint.group", "fail", "a2-2 is not proven") in bad(result)
+
+
+def test_a_member_whose_group_stops_answering_within_its_window_is_not_proven():
+    world = World((5, {"head": (503, "")}))
+    result = prover(world, **MEMBER).run()
+    assert not result["ready"] and ("endpoint.group", "fail", "HTTP 503, after 900 s of 900 s, phase starting without progress for 900 s") in bad(result)
 
 
 def test_while_it_loads_only_the_port_is_asked():
@@ -220,7 +251,15 @@ def test_one_look_neither_waits_nor_needs_a_window():
     world = World()
     result = prover(world).once()
     assert result["ready"] and world.now == 0 and [name for dummy, name in world.asked].count("text") == 1
-    assert not prover(World((0, {"port": False}))).once()["ready"]
+    closed = prover(World((0, {"port": False, "journal": ["Starting to load model /models/x..."]}))).once()
+    assert not closed["ready"] and closed["phase"] == "weights" and "phase weights" in bad(closed)[0][2]
+
+
+def test_a_look_at_what_answers_asks_no_journal():
+    world = World()
+    assert prover(world).once()["ready"] and "journal" not in [name for dummy, name in world.asked]
+    hung = World((0, {"health": (503, ""), "journal": ["Starting to load model /models/x..."]}))
+    assert prover(hung).once()["phase"] == "weights"
 
 
 def test_no_window_asked_for():

@@ -49,16 +49,33 @@ BIG_EXPLICIT = [(at(E2B, "options.max-model-len"), 262144000), (at(E2B, "max_mod
 TEXT = "survey.weights./models/gemma-4-31B-it.config.text_config."
 
 
+GROUP = {"name": DENSE, "id": "0", "members": ["h", "b"], "role": "head", "rank": 0, "address": "192.0.2.1", "interface": "eth0"}
+NETWORK = {"interfaces": {"eth0": "192.0.2.1"}, "default": "eth0"}
+
+
 def links(*changes):
     """The network of a deep survey with everything in order but these (number, question, status)."""
     network = dict((str(n), {"link": {"status": "UP"}, "net_health": {"status": "Success"}, "ip": {"status": "10.0.0.%d" % n}, "tls": {"status": "0"}})
                    for n in range(8))
     for number, question, status in changes:
         network[number][question] = {"status": status}
-    return [("survey.deep", {"network": network})]
+    pings = dict((str(n), dict(("10.0.1.%d" % m, "3 of 3") for m in range(4, 8))) for n in range(4, 8))
+    return [("survey.deep", {"network": network, "pings": pings})]
 
 
 # id: (base, changes, rule, status, instance, piece of found, piece of remedy)
+def peer():
+    """The second host of a group, as the first one sees it."""
+    other = surveys.changed(A2, (at(DENSE, "group"), dict(GROUP, role="member", rank=1)), *links(*[(str(n), "ip", "10.0.1.%d" % n) for n in range(8)]))
+    return {"b": {"survey": other["survey"], "host_plan": other["host_plan"]}}
+
+
+def grouped(*changes):
+    """A2 whose largest instance spans two hosts, with everything in order but these changes."""
+    made = surveys.changed(A2, (at(DENSE, "group"), dict(GROUP)), ("peers", peer()), ("survey.network", dict(NETWORK)), *links())
+    return surveys.changed(made, *changes)
+
+
 BROKEN = {
     "unreachable": (A2, [("survey", {"unreachable": True, "error": "ssh: Connection refused"})], "host.reachable", "fail", None, "refused",
                     "ansible h"),
@@ -234,6 +251,22 @@ BROKEN = {
     "one address twice": (A2, links(("7", "ip", "10.0.0.6")), "links.addresses", "fail", DENSE, "/dev/davinci6 10.0.0.6, /dev/davinci7 10.0.0.6",
                           "hccn_tool -i 6 -ip -s"),
     "TLS differs": (A2, links(("6", "tls", "1")), "links.tls_same", "fail", DENSE, "/dev/davinci6 enable [1]", "hccn_tool -i 6 -tls -s enable 0"),
+    "no interface": (grouped((at(DENSE, "group.interface"), None), ("survey.network.default", None)), [], "group.interface", "fail", DENSE,
+                     "eth0 192.0.2.1", "fleet_address of h"),
+    "no head": (grouped((at(DENSE, "group.address"), None)), [], "group.interface", "unknown", DENSE, "the head, h,", "fleet_address of h"),
+    "another driver": (grouped(("peers.b.survey.driver.version", "24.1.0")), [], "group.same", "fail", DENSE, "driver 25.5.0, on b 24.1.0", "the same"),
+    "other weights": (grouped(("peers.b.host_plan.instances.%d.weights.path" % NAMES[DENSE], "/data/x")), [], "group.same", "fail", DENSE,
+                      "on b /data/x", "the same"),
+    "peer not seen": (grouped(("peers.b.survey", {"unreachable": True, "deep": {}})), [], "group.same", "unknown", DENSE, "b was not surveyed", "--limit b"),
+    "an address on both": (grouped(("peers.b.survey.deep.network.4.ip.status", "10.0.0.7")), [], "group.links", "fail", DENSE,
+                           "h /dev/davinci7 and b /dev/davinci4 both have 10.0.0.7", "-ip -s"),
+    "TLS on one host": (grouped(*[("peers.b.survey.deep.network.%d.tls.status" % n, "1") for n in range(8)]), [], "group.links", "fail", DENSE,
+                        "enable [1] on b /dev/davinci4", "enable 0"),
+    "a ping lost": (grouped(("survey.deep.pings.6", {"10.0.1.4": "3 of 3", "10.0.1.5": "1 of 3", "10.0.1.6": "3 of 3", "10.0.1.7": "3 of 3"})), [],
+                    "group.links", "fail", DENSE, "packets lost: /dev/davinci6 to b /dev/davinci5 (1 of 3)", "hccn_tool -i 6 -ping"),
+    "nobody pinged": (grouped(("survey.deep.pings", {})), [], "group.links", "unknown", DENSE,
+                      "/dev/davinci4 to b /dev/davinci7 and 12 more", "-e deep=true"),
+    "peer's links not read": (grouped(("peers.b.survey.deep", None)), [], "group.links", "unknown", DENSE, "not read: b /dev/davinci4", "--limit h,b"),
     "small buffer": (A2, [(at(MOE, "environment.HCCL_BUFFSIZE"), "200")], "instance.hccl_buffer", "fail", MOE, "200", "'256'"),
 }
 
@@ -266,14 +299,31 @@ def test_links_that_one_host_does_not_need_are_no_fault(changes):
 
 
 @pytest.mark.parametrize("changes, rules", [
-    ([], {"links.up", "links.addresses", "links.tls_same"}), (links(), set()), (links(("4", "net_health", "Init")), {"links.healthy"}),
+    ([("survey.deep", None)], {"links.up", "links.addresses", "links.tls_same"}), (links(), set()), (links(("4", "net_health", "Init")), {"links.healthy"}),
     (links(("4", "link", None)), {"links.up"}), (links(("5", "ip", None)), {"links.addresses"}), (links(("5", "tls", None)), {"links.tls_same"}),
 ])
 def test_an_instance_over_several_hosts_needs_every_answer(changes, rules):
-    spanning = surveys.changed(A2, (at(DENSE, "group"), "dense-over-two-hosts"), *changes)
-    found = blocking(spanning)[1]
+    found = blocking(grouped(*changes))[1]
     assert set(f["rule"] for f in found) == rules
     assert set(f["instance"] for f in found) <= {DENSE}
+
+
+def test_a_group_in_order_passes_every_rule_and_a_member_needs_no_port():
+    assert blocking(grouped())[1] == []
+    taken = ("survey.ports.8003", {"free": False, "error": "in use", "listener": {"pid": 9, "command": "other", "instance": None}})
+    assert blocking(grouped((at(DENSE, "group.role"), "member"), taken))[1] == []
+    assert [f["rule"] for f in blocking(grouped(taken))[1]] == ["instance.port_free"]
+
+
+@pytest.mark.parametrize("expert_parallel", [True, False])
+def test_the_experts_of_a_group_are_spread_over_all_of_its_ranks(expert_parallel):
+    """DeepSeek-R1 fits into two A2 hosts with its experts on all sixteen NPUs, and not with a whole copy on each four."""
+    large = surveys.instance("deepseek", "DeepSeek-R1-W8A8", list(range(8)), 8000, tensor_parallel_size=4, group=dict(GROUP), max_model_len=16384, options={
+        "tensor-parallel-size": 4, "data-parallel-size": 4, "data-parallel-size-local": 2, "enable-expert-parallel": expert_parallel,
+        "max-model-len": 16384, "gpu-memory-utilization": 0.92, "quantization": "ascend"})
+    made = dict(A2, survey=surveys.survey("a2", [large]), host_plan=dict(A2["host_plan"], instances=[large]))
+    capacity = [f for f in gate.judge({"h": made})["findings"] if f["rule"] == "instance.capacity"]
+    assert [f["status"] for f in capacity] == ["pass" if expert_parallel else "fail"], capacity
 
 
 def test_chips_without_ports_are_not_asked_for_links():

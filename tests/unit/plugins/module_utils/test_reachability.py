@@ -30,3 +30,8 @@ def test_every_way_of_no_answer_has_a_kind_and_a_remedy(answer, kind):
 def test_the_interpreter_that_failed_is_named():
     survey = reachability.explain({"rc": 127, "module_stdout": "/opt/py: not found"}, "/opt/py")
     assert "/opt/py" in survey["error"]
+
+
+@pytest.mark.parametrize("told, expected", [(105, 105), (99, 100), (117, 110), (None, 105)])
+def test_a_clock_is_wrong_only_outside_of_the_round_trip(told, expected):
+    assert reachability.read_at({"host": {"epoch_s": told}}, [100.0, 110.0]) == expected

@@ -338,3 +338,10 @@ def test_npu_smi_result():
     assert survey.npu_smi_result("/x", None, True, 60, "Initialize SchedulerClient...\n", "", None)["info"]["kind"] == "timeout"
     missing = survey.npu_smi_result("/x", 127, False, 0.1, "", "npu-smi: error while loading shared libraries: libc_sec.so", None)
     assert missing["info"]["kind"] == "library-missing"
+
+
+@pytest.mark.parametrize("text, said", [
+    ("device 0 PING 10.0.0.1\nrecv seq=0,time=0.043000ms\n3 packets transmitted, 3 received, 0.00% packet loss", "3 of 3"),
+    ("recv time out seq=0\n3 packets transmitted, 0 received, 100.00% packet loss", "0 of 3"), ("device id 9 is invalid", None), ("", None)])
+def test_a_ping_of_a_chip_is_counted(text, said):
+    assert survey.parse_ping(text) == said

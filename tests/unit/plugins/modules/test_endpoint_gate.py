@@ -175,6 +175,18 @@ def test_good_server(world, serve):
     assert "pid %d" % os.getpid() in result["findings"][2]["found"]
 
 
+def test_a_container_that_the_survey_saw_is_not_asked_for_again(world, serve):
+    world.tool("docker", "exit 1\n")
+    def seen(labels):
+        return {"Id": "1", "Config": {"Labels": labels}, "State": {"Pid": os.getpid()}}
+
+    labels = {"vllm-ascend-fleet.instance": "one"}
+    instance, port = {"container": "vllm-ascend-one"}, serve()
+    assert world.run(port, instance=instance, quick=True, containers={"vllm-ascend-one": seen(labels)})[0]["ready"]
+    foreign = world.run(port, instance=instance, quick=True, containers={"vllm-ascend-one": seen({})})[0]
+    assert not foreign["ready"] and not world.run(port, instance=instance, quick=True)[0]["ready"]
+
+
 DECLARED = {"arguments": ["/m", "--enable-auto-tool-choice", "--reasoning-parser", "x"], "devices": ["/dev/davinci0", "/dev/davinci7"],
             "stability_window_s": 0.1}
 

@@ -315,3 +315,47 @@ def test_the_timer_gives_a_change_all_the_time_that_its_own_deadlines_give():
     assert domain.dead_man_s(instances, 30) == 30 + 600 + 2 * 900 + 10 + domain.DEAD_MAN_MARGIN_S
     text = domain.dead_man_units("/x/program.py", "/usr/bin/python3", 77)[domain.DEAD_MAN + ".timer"]
     assert "OnActiveSec=77\n" in text and "WantedBy=timers.target" in text
+
+
+# -- a member of a group over several hosts ---------------------------------------------------------------------------------
+
+
+def member(release_id):
+    made = one(release_id, group={"name": "one", "members": ["h", "me"], "role": "member", "address": "192.0.2.1"})
+    manifest = json.loads(made["release"]["files"]["manifest.json"])
+    made["release"]["files"]["manifest.json"] = json.dumps(dict(manifest, group=made["group"]))
+    return made
+
+
+def test_a_member_stops_when_its_head_serves_no_more(host, monkeypatch):
+    """Until then the head finishes its requests, for which it needs its ranks."""
+    host.apply([member(OLD)])
+    answers = [200, 200, None]
+    seen = []
+
+    def ask(address, port, path, **dummy):
+        seen.append((address, port, path, host.runs()))
+        return answers.pop(0), ""
+
+    monkeypatch.setattr(endpoint_probes, "ask", ask)
+    assert host.apply([{"name": "one"}], "stopped", prove=None)["outcome"] == "done"
+    assert seen == [("192.0.2.1", 8000, "/health", {"one": OLD})] * 3 and host.runs() == {}
+    assert "systemctl reset-failed vllm-ascend-one.service" in host.calls()
+
+
+def test_a_member_does_not_wait_for_its_head_for_ever(host, monkeypatch):
+    host.apply([member(OLD)])
+    monkeypatch.setattr(endpoint_probes, "ask", lambda *_args, **_more: (200, ""))
+    assert host.apply([dict(member(NEW), stop_timeout_s=0.2)])["outcome"] == "done" and host.runs() == {"one": NEW}
+
+
+def test_what_the_group_gave_up_reaches_the_prover_but_not_that_of_the_way_back(host, monkeypatch):
+    given = []
+    monkeypatch.setattr(endpoint_probes, "run", lambda params, dummy: (given.append(params["given_up"] and params["given_up"]()), host.prove(params, dummy))[1])
+    monkeypatch.setattr(endpoint_probes, "ask", lambda *_args, **_more: (None, ""))
+    host.apply([member(OLD)])
+    host.bad = {("one", NEW)}
+    assert host_change.give_up({"folder": host.path("job"), "why": "h is not proven"}) == {"changed": False}
+    assert host.apply([member(NEW)])["outcome"] == "reverted"
+    assert given == [None, "h is not proven", None]
+    host_change.give_up({"folder": host.path("no-such-job"), "why": "x"})

@@ -142,7 +142,7 @@ def run_live(channel, command):
                 process.stdin.flush()
             process.stdin.close()
         except OSError:
-            process.stdout.close()   # it wanted no more
+            pass   # It wanted no more; what it says ends by itself.
 
     def complain():
         for data in iter(lambda: process.stderr.read1(65536), b""):

@@ -46,6 +46,10 @@ SOURCES = {
         --max-num-batched-tokens 8192 --block-size 128 --no-enable-prefix-caching --additional-config '{"torchair_graph_config":
         {"enable_multistream_mla": true,"enabled":true,"use_cached_graph":true,"graph_batch_sizes":[24]},
         "ascend_scheduler_config":{"enabled":true},"expert_tensor_parallel_size":16}' --gpu-memory-utilization 0.96""",
+    "DeepSeek-R1-W8A8-2xA2": """HCCL_INTRA_PCIE_ENABLE=1 HCCL_INTRA_ROCE_ENABLE=0 OMP_PROC_BIND=false OMP_NUM_THREADS=1
+        PYTORCH_NPU_ALLOC_CONF=expandable_segments:True vllm serve MODEL --tensor-parallel-size 4 --data-parallel-size 4 --data-parallel-size-local 2
+        --data-parallel-address 192.0.2.1 --quantization ascend --enable-expert-parallel --max-num-seqs 16
+        --max-model-len 16384 --max-num-batched-tokens 4096 --gpu-memory-utilization 0.92 --trust-remote-code --port 8000""",
     "Llama-2-7B": """ASCEND_VISIBLE_DEVICES=0 VLLM_USE_ASCEND=1 ASCEND_OP_FUSION=1 ASCEND_PARALLEL_STREAM_NUM=4
         vllm serve ./llama-2-7b-ascend --device ascend --port 8080""",
 }
@@ -58,23 +62,24 @@ NOT_TAKEN = {
 OURS = {"model", "model_tag", "port", "shutdown_timeout"}
 
 
-def planned(name, platform):
-    """The instance that a healthy host of the platform would get."""
+def planned(name, platform, rank=0):
+    """The instance that a healthy host of the platform would get; of a group over several hosts, the one of that rank."""
     family, chip, count = CHIPS[platform]
     survey = {
         "family": family, "host": {"architecture": "aarch64"}, "engine": {"name": "docker", "path": "/usr/bin/docker"}, "containers": [],
-        "instances": {}, "weights": {}, "install_info": None,
+        "instances": {}, "weights": {}, "install_info": None, "network": {"interfaces": {"eth0": "192.0.2.1"}, "default": "eth0"},
         "chips": [{"index": n, "npu_id": n // 2, "chip_id": n % 2, "phy_id": n, "name": chip, "health": "OK", "hbm_used_mib": 3000,
                    "hbm_total_mib": 65536, "device": "/dev/davinci%d" % n, "device_present": True, "processes": [], "holders": []}
                   for n in range(count)]}
     settings, problems = intent.read("h", {"fleet_registry": {"address": "r:5000"}, "fleet_instances": [name]})
     patch_sets = {key: {"name": key, "id": "f" * 12} for key in CATALOGUE["patch_sets"]}
+    hosts = ["h%d" % number for number in range(CATALOGUE["models"][name].get("group", 1))]
     for _round in range(2):
-        made, found = plan.build("f", {"h": settings}, CATALOGUE, patch_sets, {"targets": {
-            target: {"digest": LOCKED} for target in (made["images"] if _round else ())}}, {"h": survey}, None, release_files.render)
+        made, found = plan.build("f", dict.fromkeys(hosts, settings), CATALOGUE, patch_sets, {"targets": {
+            target: {"digest": LOCKED} for target in (made["images"] if _round else ())}}, dict.fromkeys(hosts, survey), None, release_files.render)
         problems += found
     assert problems == []
-    return made["hosts"]["h"]["instances"][0]
+    return made["hosts"][hosts[rank]]["instances"][0]
 
 
 class Refused(Exception):
@@ -120,7 +125,13 @@ def test_a_command_line_is_one_that_vllm_takes(name, platform):
     instance = planned(name, platform)
     found = parsed(instance["arguments"])
     assert found["model_tag"] == instance["weights"]["path"] and found["port"] == 8000
-    assert found.get("tensor_parallel_size", 1) == len(instance["devices"])
+    assert found.get("tensor_parallel_size", 1) * found.get("data_parallel_size_local", 1) == len(instance["devices"])
+
+
+def test_the_second_host_of_a_group_has_a_command_line_that_vllm_takes_too():
+    head, member = [parsed(planned("DeepSeek-R1-W8A8-2xA2", "a2", rank)["arguments"]) for rank in (0, 1)]
+    assert {key: member[key] for key in member if member[key] != head.get(key)} == {"headless": True, "data_parallel_start_rank": 2}
+    assert set(head) - set(member) == {"port"} and 13389 <= head["data_parallel_rpc_port"] < 13901
 
 
 @pytest.mark.parametrize("name, platform", PAIRS)

@@ -69,7 +69,7 @@ def test_each_of_many_hosts_gives_its_own_answer(world, fleet, tmp_path):
     before = time.time()
     answers = ask(hosts, tmp_path)
     assert heard(answers) == {name: name for name in hosts}, answers
-    assert all(before < answer["asked_epoch_s"] < time.time() for answer in answers.values())
+    assert all(before < answer["asked_epoch_s"][0] < answer["asked_epoch_s"][1] < time.time() for answer in answers.values())
     assert len(fleet.commands) == 30, "one round trip each"
 
 
@@ -107,6 +107,52 @@ def test_a_host_that_hangs_costs_its_deadline_and_its_place_is_taken(world, flee
     finally:
         release.set()
     assert answers["hangs"] == {"unreachable": True, "msg": "timed out: no answer within 3 s"} and heard(answers) == {"waits": "waits"}
+
+
+def at_once(world, fleet, tmp_path, monkeypatch, spare):
+    """How many of 12 hosts are asked at the same time, when one core is worth 2 of them."""
+    monkeypatch.setattr(fan_out, "WIDTH_OF_A_CORE", 2)
+    monkeypatch.setattr(fan_out, "LOOK_S", 0.01)
+    monkeypatch.setattr(fan_out.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(fan_out.Cores, "spare", lambda self: spare)
+    lock, now, most, all_here = threading.Lock(), [0], [0], threading.Event()
+
+    def shell(command, given):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            if now[0] == 12:
+                all_here.set()
+        all_here.wait(20 if spare else 0.05)
+        with lock:
+            now[0] -= 1
+        return b""
+
+    hosts = world(*["h%d" % number for number in range(12)])
+    for values in hosts.values():
+        fleet.behaviour[values["ansible_host"]] = {"shell": shell}
+    assert len(ask(hosts, tmp_path)) == 12
+    return most[0]
+
+
+def test_more_hosts_are_asked_at_once_while_cores_are_idle(world, fleet, tmp_path, monkeypatch):
+    assert at_once(world, fleet, tmp_path, monkeypatch, True) == 12
+
+
+def test_no_more_hosts_are_asked_at_once_than_busy_cores_bear(world, fleet, tmp_path, monkeypatch):
+    assert at_once(world, fleet, tmp_path, monkeypatch, False) <= 2
+
+
+def test_idle_cores_are_read_from_the_kernel(tmp_path):
+    path = tmp_path / "stat"
+    path.write_text("cpu  100 0 100 700 100 0 0 0 0 0\n")
+    cores = fan_out.Cores(str(path))
+    assert not cores.spare(), "no time has passed"
+    path.write_text("cpu  160 0 130 705 105 0 0 0 0 0\n")
+    assert not cores.spare()
+    path.write_text("cpu  200 0 150 730 120 0 0 0 0 0\n")
+    assert cores.spare()
+    assert fan_out.Cores(str(tmp_path / "none")).spare(), "where nobody can tell"
 
 
 def test_a_host_key_that_changed_is_never_accepted(world, fleet, keys, tmp_path):

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 
-from . import VERSION, bench, checks, faults, flags, log, processes, server, settings
+from . import VERSION, bench, checks, faults, flags, log, processes, ranks, server, settings
 from .metrics import Metrics
 
 COMMANDS = ("chat", "complete", "serve", "launch", "bench", "collect-env", "run-batch")
-NOT_SIMULATED = ("headless", "grpc", "uds")
+NOT_SIMULATED = ("grpc", "uds")
 
 
 def parse(words):
@@ -96,7 +96,7 @@ def serve(args):
     checks.driver()
     checks.environment(args)
     checks.parsers(args)
-    bound = server.bind(args.host or "", args.port)
+    bound = None if args.headless else server.bind(args.host or "", args.port)
     signal.signal(signal.SIGTERM, _interrupt)
 
     config = checks.model_config(args.model)
@@ -105,8 +105,9 @@ def serve(args):
     checks.heads(args, config)
     names = args.served_model_name or [args.model]
     engines, chips = checks.world_size(args)
-    cores = processes.start(engines, chips, args.enable_expert_parallel, args.shutdown_timeout > 0)
-    log.process = "EngineCore_DP0"
+    first = args.data_parallel_start_rank or 0
+    cores = processes.start(engines, chips, args.enable_expert_parallel, args.shutdown_timeout > 0, first, args.data_parallel_size > 1)
+    log.process = "EngineCore_DP%d" % first
     log.line("Initializing a V1 LLM engine (v%s) with config: model='%s', max_seq_len=%d, tensor_parallel_size=%d"
              % (VERSION, args.model, length, args.tensor_parallel_size), source="core.py:103")
     try:
@@ -116,7 +117,12 @@ def serve(args):
         crash = faults.lever("engine_crash_loop", names[0])
         if crash is not None:
             raise RuntimeError(crash or "NPU error, error code is 507015. [Error]: The aicore execution is abnormal.")
+        others = ranks.Member(args) if args.headless else ranks.Head(args) if ranks.remote(args) else None
         left = _load(args, names[0], checks.weights_bytes(args.model), chips, memory)
+        if args.headless:
+            others.ready()
+        elif others:
+            others.wait(float(os.environ.get("VLLM_ENGINE_READY_TIMEOUT_S", "600")))
         if processes.dead(cores):
             raise RuntimeError("engine core process ended during the start")
     except Exception as error:
@@ -124,32 +130,50 @@ def serve(args):
         log.line("%s: %s" % (type(error).__name__, error), "ERROR", "core.py:1101")
         if isinstance(error, TimeoutError):
             raise
-        raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': 1}") from error
+        raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP%d': 1}" % first) from error
     finally:
         log.process = "APIServer"
 
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: told.set())
+    if args.headless:
+        return _compute(names[0], cores, others, told)
     capacity = max(1, int(left * 2 ** 30 / 81920))
     log.line("GPU KV cache size: %s tokens" % format(capacity, ","), source="kv_cache_utils.py:1314")
     state = server.State(args, names, length, Metrics(names[0], engines, args.enable_prefix_caching is not False, args.max_num_seqs or 256),
                          capacity, checks.answers_nonsense(config))
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: told.set())
     http = server.Server(bound, state)
     http.run()
     log.line("Starting vLLM server on http://%s:%d" % (args.host or "0.0.0.0", args.port))
     sys.stderr.write("(APIServer pid=%d) INFO:     Application startup complete.\n" % os.getpid())
     sys.stderr.flush()
-    return _stand(args, state, http, cores, told)
+    return _stand(args, state, http, cores, told, others)
 
 
-def _stand(args, state, http, cores, told):
+def _compute(name, cores, head, told):
+    """A headless server: it lives as long as its engine cores and its head do."""
+    ready = time.monotonic()
+    while not told.wait(0.1):
+        life = faults.seconds("engine_dies_after_s", name)
+        if life is not None and time.monotonic() - ready >= life:
+            os.kill(cores[0], signal.SIGKILL)
+        if processes.dead(cores):
+            raise RuntimeError("Engine core process died unexpectedly")
+        if head.lost.is_set():
+            processes.stop(cores)
+            raise RuntimeError("Lost the connection to the front-end process, shutting down")
+    processes.stop(cores)
+    return 0
+
+
+def _stand(args, state, http, cores, told, others):
     ready, died = time.monotonic(), None
     while not told.wait(0.1):
         life = faults.seconds("engine_dies_after_s", state.lever_name)
         if life is not None and died is None and time.monotonic() - ready >= life:
             os.kill(cores[0], signal.SIGKILL)
-        if died is None and processes.dead(cores):
+        if died is None and (processes.dead(cores) or (others and others.lost.is_set())):
             died, state.phase = time.monotonic(), "dead"
             log.line("Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.", "ERROR", "core_client.py:600")
         if died is not None and time.monotonic() - died >= settings.WATCHDOG_S:

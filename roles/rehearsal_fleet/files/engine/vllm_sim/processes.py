@@ -52,11 +52,11 @@ def _core(title, parent, workers, drains):
         signal.pause()
 
 
-def start(engines, chips, expert_parallel, drains):
-    """Fork the engine cores; call before any thread exists. Returns the list of their pids."""
+def start(engines, chips, expert_parallel, drains, first=0, several=False):
+    """Fork the engine cores; call before any thread exists. first: their rank, when several are in all. Returns the list of their pids."""
     mine, cores = os.getpid(), []
-    for rank in range(engines):
-        prefix = "_DP%d" % rank if engines > 1 else ""
+    for rank in range(first, first + engines):
+        prefix = "_DP%d" % rank if engines > 1 or several else ""
         workers = ["VLLM::Worker%s_TP%d%s" % (prefix, chip, "_EP%d" % chip if expert_parallel else "") for chip in range(chips)]
         pid = os.fork()
         if pid == 0:
