@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
-"""Run the tiers of tests, two lanes of them side by side, and end with one line of counts: `tests/run.py [tier ...]`.
+"""Run the tiers of tests, three lanes of them side by side, and end with one line of counts: `tests/run.py [tier ...]`.
 
 A tier that ran no test counts as one failure, unless it says what this machine lacks: a green run must have tested something. FAIL_FAST=1 begins no other tier after one that fails.
 Output goes to .cache/test/<tier>-<name>.log; JUnit files go beside it.
@@ -274,8 +274,9 @@ def real_vllm() -> Iterator[Result]:
     yield pytest_run("real vLLM", "tests/real_vllm", timeout=1500)
 
 
-# Side by side: what needs a core of this machine, and what mostly waits for hosts.
-LANES = ((lint, units, browser, package, core_units, sanity), (molecule, end_to_end, rollout, real_vllm))
+# Side by side: what needs a core of this machine, and what mostly waits for hosts, each lane of these on fleets of its own.
+LANES = ((lint, units, browser, package, core_units, sanity), (molecule, end_to_end), (rollout, real_vllm))
+ON_FLEETS = {tier.__name__ for lane in LANES[1:] for tier in lane}
 TIERS = {function.__name__: function for lane in LANES for function in lane}
 
 
@@ -284,7 +285,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.passed = self.failed = self.skipped = 0
-        self.lock = threading.Lock()
+        self.lock, self.raising, self.raised = threading.Lock(), threading.Lock(), False
 
     def __str__(self) -> str:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
@@ -313,7 +314,16 @@ class Tally:
         for name in names:
             if self.failed and os.environ.get("FAIL_FAST"):
                 return
+            if name in ON_FLEETS:
+                self.raise_fleet()
             self.tier(name)
+
+    def raise_fleet(self) -> None:
+        """Raise the rehearsal fleet once, before the lanes that need it part: they share the image that all simulated hosts are made of."""
+        with self.raising:
+            if not self.raised:
+                run("rehearsal-fleet", [BIN / "ansible-playbook", "playbooks/rehearse.yml", "-i", "inventories/rehearsal"])
+                self.raised = True
 
 
 def main() -> int:
