@@ -17,7 +17,7 @@ from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import JournalError
 
 # How each outcome ends the sentence that begins with what went wrong.
-ENDS = {"reverted": "the release before is back and proven", "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
+ENDS = {"reverted": "the release before is back and proven", "removed": "nothing was there before, so it was taken away again", "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
         "failed": "nothing was changed", "quarantined": "its NPUs are to blame, not the release"}
 
 
@@ -131,6 +131,8 @@ class ActionModule(ActionBase):
         workspace.save("change." + host, kept)
         if kept["outcome"] not in ("done", "unchanged"):
             end = "quarantined" if kept["quarantined"] and kept["outcome"] == "failed" else kept["outcome"]
+            if end == "reverted" and kept.get("removed") and not kept.get("reverted"):
+                end = "removed"
             extra = "" if kept["outcome"] == "down" and " -- AND " in kept["message"] else " -- " + ENDS[end].format(host=host)
             result.update(failed=True, msg=f"{host}: {kept['message']}{extra}", outcome=kept["outcome"])
         return result, kept

@@ -322,6 +322,7 @@ def test_a_change_is_followed_to_its_end(fleet, monkeypatch):
 
 @pytest.mark.parametrize("more, words", [
     ({"outcome": "reverted", "message": "one: x"}, "h1: one: x -- the release before is back and proven"),
+    ({"outcome": "reverted", "message": "one: x", "removed": ["one"]}, "h1: one: x -- nothing was there before, so it was taken away again"),
     ({"outcome": "down", "message": "one: x -- AND the release before is down: y"}, "h1: one: x -- AND the release before is down: y"),
     ({"outcome": "failed", "message": "one: x", "changed": False}, "h1: one: x -- nothing was changed"),
     ({"outcome": "failed", "message": "one: x", "quarantined": True}, "h1: one: x -- its NPUs are to blame, not the release"),
