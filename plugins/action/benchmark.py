@@ -55,7 +55,9 @@ class ActionModule(ActionBase):
             wanted = f"unknown suite '{args['suite']}'{did_you_mean(args['suite'], loaded['suites'])}" if args["suite"] else "no suite was named"
             raise bench_plan.BenchmarkError(f"{wanted}; choose one with -e suite=, known are {', '.join(sorted(loaded['suites']))}")
         if args["label"] not in ("", "before", "after") or (suite.get("labelled") and not args["label"]):
-            raise bench_plan.BenchmarkError(f"suite '{suite['name']}' compares before with after: give -e label=before or -e label=after, not '{args['label']}'")
+            raise bench_plan.BenchmarkError(
+                f"suite '{suite['name']}' compares before with after: give -e label=before or -e label=after, not '{args['label']}'"
+            )
         objectives = read_slo(args["slo"])
         repeats = args["repeats"] or (REPEATS_WITH_REGRESSION if objectives and objectives["regression"] is not None else 1)
         if repeats < 1:

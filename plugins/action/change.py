@@ -17,7 +17,8 @@ from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import JournalError
 
 # How each outcome ends the sentence that begins with what went wrong.
-ENDS = {"reverted": "the release before is back and proven", "removed": "nothing was there before, so it was taken away again", "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
+ENDS = {"reverted": "the release before is back and proven", "removed": "nothing was there before, so it was taken away again",
+        "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
         "failed": "nothing was changed", "quarantined": "its NPUs are to blame, not the release"}
 
 
@@ -167,7 +168,8 @@ class ActionModule(ActionBase):
             instances = [{key: each.get(key) for key in ("name", "unit", "container", "stop_timeout_s", "ready_timeout_s")} for each in instances]
         prove = {key: args[key] for key in ("rounds", "first_token_s", "gap_s")}
         return ({
-            "driver": ((surveys.get(host) or {}).get("driver") or {}).get("version"), "state": args["state"], "instances": instances, "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
+            "driver": ((surveys.get(host) or {}).get("driver") or {}).get("version"), "state": args["state"], "instances": instances,
+            "params": params, "leaving": leaving, "no_way_back": args["no_way_back"],
             "secrets": recovery.secrets(instances, args["api_key"]) if args["state"] == "present" else {},
             "prove": prove if args["prove"] and args["state"] not in ("stopped", "absent") else None,
             "parse_s": args["parse_s"], "prepare": args["only_prepare"]}, whole)

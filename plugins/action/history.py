@@ -48,7 +48,10 @@ class ActionModule(ActionBase):
             if not metrics:
                 return {"failed": True, "msg": f"the history {history.shown(one.address)} is empty; run benchmark.yml first"}
             if metric not in metrics:
-                return {"failed": True, "msg": f"no measurement has the metric '{args['metric']}'{did_you_mean(metric, metrics)}; there are {', '.join(metrics)}"}
+                return {
+                    "failed": True,
+                    "msg": f"no measurement has the metric '{args['metric']}'{did_you_mean(metric, metrics)}; there are {', '.join(metrics)}",
+                }
             return {"failed": True, "msg": f"nothing was measured of model '{args['model'] or 'any'}', suite '{args['suite'] or 'any'}', workload "
                                            f"'{args['workload'] or 'any'}', host '{args['host'] or 'any'}'; there are the models {', '.join(models)}"}
         rows = [(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["epoch_s"])), record, value) for record, value in found]

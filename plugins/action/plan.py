@@ -158,7 +158,10 @@ class ActionModule(ActionBase):
     def _keep_rollout(planning, task_vars):
         gateways = list((task_vars.get("groups") or {}).get(planning.rollout["gateway_group"]) or ())
         rolling.enlist(planning, task_vars["hostvars"])
-        workspace.save("rollout_settings", dict(planning.rollout, traffic={"gateways": gateways, "gateway": planning.rollout["gateway"], "hooks": planning.rollout["hooks"]}))
+        workspace.save(
+            "rollout_settings",
+            dict(planning.rollout, traffic={"gateways": gateways, "gateway": planning.rollout["gateway"], "hooks": planning.rollout["hooks"]}),
+        )
 
     def _back(self, planning, surveys, args, task_vars):
         """The way back as a plan: what runs becomes what ran before it."""

@@ -107,9 +107,16 @@ class ActionModule(ActionBase):
         answers = fan_out.ask(self, given, "lease_host:answer", task_vars["hostvars"], rolling.ASK_S)
         heard = {host: answer for host, answer in answers.items() if "held" in answer}
         if len(heard) < lease.quorum(len(anchors)):
-            return {"failed": True, "msg": "only %d of %d anchors heard it, and %d must: %s" % (
-                len(heard), len(anchors), lease.quorum(len(anchors)), "; ".join("%s: %s" % (host, answer.get("msg")) for host, answer in answers.items()
-                                                                              if host not in heard))}
+            return {
+                "failed": True,
+                "msg": "only %d of %d anchors heard it, and %d must: %s"
+                % (
+                    len(heard),
+                    len(anchors),
+                    lease.quorum(len(anchors)),
+                    "; ".join("%s: %s" % (host, answer.get("msg")) for host, answer in answers.items() if host not in heard),
+                ),
+            }
         held = next((answer["held"] for answer in heard.values() if answer["held"].get("owner") and not answer["held"].get("released")), None)
         now = next(iter(heard.values()))["now"]
         if held is None:

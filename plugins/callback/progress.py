@@ -264,7 +264,9 @@ class CallbackModule(CallbackBase):
         self._end(result, "failed", " ".join(str(content.get("msg") or content.get("censored") or "failed without a message").split()))
 
     def v2_runner_on_unreachable(self, result):
-        self._end(result, "failed", "cannot be reached: %s; playbooks/preflight.yml says at which step" % " ".join(str(content_of(result).get("msg") or "").split()))
+        self._end(
+            result, "failed", "cannot be reached: %s; playbooks/preflight.yml says at which step" % " ".join(str(content_of(result).get("msg") or "").split())
+        )
 
     def v2_on_file_diff(self, result):
         found = content_of(result).get("diff")
@@ -281,7 +283,9 @@ class CallbackModule(CallbackBase):
         hosts = sorted(stats.processed)
         bad = [host for host in hosts if stats.failures.get(host) or stats.dark.get(host)]
         changed = sum(1 for host in hosts if stats.changed.get(host))
-        self._display.display("\n%d hosts: %d ok, %d failed; %d changed" % (len(hosts), len(hosts) - len(bad), len(bad), changed), color="red" if bad else "green")
+        self._display.display(
+            "\n%d hosts: %d ok, %d failed; %d changed" % (len(hosts), len(hosts) - len(bad), len(bad), changed), color="red" if bad else "green"
+        )
         for host in bad:
             self._display.display("%s: %s" % (host, self.failures.get(host, "see above")), color="red")
 

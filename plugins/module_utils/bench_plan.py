@@ -219,7 +219,7 @@ def steps(suite, manifest, options, table, engine_flags, unit_text=None):
                 "timeout_s": options.get("timeout_s") or suite.get("timeout_s", 3600), "secret": bool(manifest.get("secret")),
                 "wanted": wanted(workload), "tokenizer_file": weights + "/tokenizer.json",
                 "protocol": protocol(workload, run, runs, kept_from, weights.rsplit("/", 1)[-1])}
-            line = [word for word in flags.render(given, table if workload["tool"] == "serve" else offline_table(table, engine_flags))]
+            line = flags.render(given, table if workload["tool"] == "serve" else offline_table(table, engine_flags))
             step.update(_online(manifest, step, line) if workload["tool"] == "serve" else _offline(manifest, step, line, engine_flags, unit_text))
             result.append(step)
     return result

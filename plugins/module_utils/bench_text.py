@@ -143,4 +143,3 @@ def expected_lines(rows):
     cells += [(step, model or "-", platform or "-", _number(found["median_s"]), _number(found["spread_s"]), str(found["count"]))
               for step, model, platform, found in rows]
     return [""] + table(cells) + [""]
-

@@ -131,7 +131,9 @@ def refuse_lacking_images(folder, bundled, images):
     for target in sorted(images):
         entry = bundled.get(key(target))
         if entry is None:
-            raise BundleError("the bundle %s has no image %s; it has %s; make it anew with %s" % (folder, key(target), ", ".join(sorted(bundled)) or "none", MAKE))
+            raise BundleError(
+                "the bundle %s has no image %s; it has %s; make it anew with %s" % (folder, key(target), ", ".join(sorted(bundled)) or "none", MAKE)
+            )
         if images[target]["target_digest"] != entry["digest"]:
             raise BundleError("the bundle %s has %s as %s, the lock file wants %s; make the bundle anew, or delete that target from the lock file" % (
                 folder, key(target), entry["digest"], images[target]["target_digest"] or "another base"))

@@ -44,7 +44,12 @@ def collect(options, tell):
     os.makedirs(folder, mode=0o700, exist_ok=True)
     name, path = container_cli.find_engine(options["engine"], options["engine_path"])
     client, repository, digest = image_supply.client_for(
-        options, options["reference"], options["timeout_s"], container_cli.Engine(name, path).insecure_registries(), image_supply.credentials_for(options, options["reference"]))
+        options,
+        options["reference"],
+        options["timeout_s"],
+        container_cli.Engine(name, path).insecure_registries(),
+        image_supply.credentials_for(options, options["reference"]),
+    )
     text = client.manifest_text(repository, digest)
     manifest, found = json.loads(text.decode("utf-8")), {}
     manifests = [(digest, text)]

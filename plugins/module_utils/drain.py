@@ -43,5 +43,11 @@ class Wait(object):
         """{"drained", "running", "waiting", "still_arriving", "error"} when the wait is over, or its deadline has passed."""
         last = self.last or {"running": 0, "waiting": 0}
         drained = self.stopped or (self.over and not self.error)
-        return {"drained": drained, "running": last["running"], "waiting": last["waiting"], "arrived": self.arrived,
-                "still_arriving": not drained and self.arrived > 0, "error": None if drained or (self.last and not self.error) else self.error or "nobody answered"}
+        return {
+            "drained": drained,
+            "running": last["running"],
+            "waiting": last["waiting"],
+            "arrived": self.arrived,
+            "still_arriving": not drained and self.arrived > 0,
+            "error": None if drained or (self.last and not self.error) else self.error or "nobody answered",
+        }

@@ -452,7 +452,12 @@ class Prover:
 
     def look_tools(self):
         """Whether a tool call is parsed, for an instance that declares to; a model that babbles by nature is not asked."""
-        if is_member(self.instance) or self.instance["stability_window_s"] <= 0 or self.instance["sanity"] != "full" or not declares(self.instance, "--enable-auto-tool-choice"):
+        if (
+            is_member(self.instance)
+            or self.instance["stability_window_s"] <= 0
+            or self.instance["sanity"] != "full"
+            or not declares(self.instance, "--enable-auto-tool-choice")
+        ):
             return True
         return self.say("endpoint.tool_call", *judge_tool_call(*self.probes.tool_call()))
 

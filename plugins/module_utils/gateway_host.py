@@ -121,7 +121,9 @@ def apply(arguments):
         raise ValueError("HAProxy is not installed; run playbooks/gateway.yml")
     before = dict((name, release_host.read_text(os.path.join(directory, name))) for name in files)
     different = sorted(name for name in files if before[name] != files[name])
-    stale = sorted(name for name in (os.listdir(directory) if os.path.isdir(directory) else ()) if name not in files and name != STATE and not name.startswith("."))
+    stale = sorted(
+        name for name in (os.listdir(directory) if os.path.isdir(directory) else ()) if name not in files and name != STATE and not name.startswith(".")
+    )
     running = container_cli.run(["systemctl", "is-active", "--quiet", UNIT], CHECK_S)["rc"] == 0
     actions = ["write %s" % name for name in different] + ["remove %s" % name for name in stale]
     if actions or not running:

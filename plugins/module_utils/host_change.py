@@ -463,8 +463,11 @@ class Change:
         if not known:
             return
         given_up = self.given_up if kept == "proof" else None
-        params = dict(self.params, given_up=given_up, **dict({"api_keys": {}, "quick": False, "rounds": 3, "first_token_s": 60.0, "gap_s": 30.0, "address": "127.0.0.1"},
-                                          **self.request["prove"]))
+        params = dict(
+            self.params,
+            given_up=given_up,
+            **dict({"api_keys": {}, "quick": False, "rounds": 3, "first_token_s": 60.0, "gap_s": 30.0, "address": "127.0.0.1"}, **self.request["prove"]),
+        )
         provers, box = {}, {}
 
         def work():

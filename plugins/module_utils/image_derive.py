@@ -59,10 +59,18 @@ def recipe(patch_set, base_digest, wheelhouse, index_url):
     """What ``image_build.py`` reads inside of the image."""
     python = patch_set.get("python") or {}
     return {
-        "id": patch_set["id"], "name": patch_set["name"], "base_digest": base_digest, "wheelhouse": wheelhouse, "index_url": index_url, "record": attestation.RECORD,
-        "patches": [{"file": each["file"], "tree": each["tree"], "sha256": each["sha256"], "stored": stored_name(number, each["file"])}
-                    for number, each in enumerate(patch_set["patches"])],
-        "pins": list(python.get("pins") or []), "constraints": list(python.get("constraints") or []),
+        "id": patch_set["id"],
+        "name": patch_set["name"],
+        "base_digest": base_digest,
+        "wheelhouse": wheelhouse,
+        "index_url": index_url,
+        "record": attestation.RECORD,
+        "patches": [
+            {"file": each["file"], "tree": each["tree"], "sha256": each["sha256"], "stored": stored_name(number, each["file"])}
+            for number, each in enumerate(patch_set["patches"])
+        ],
+        "pins": list(python.get("pins") or []),
+        "constraints": list(python.get("constraints") or []),
     }
 
 

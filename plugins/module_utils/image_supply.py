@@ -199,8 +199,14 @@ def pull_first(engine, sources, end, speeds, teller=None, sizes=None):
         if teller:
             teller.begin(source, sizes or {})
         try:
-            engine.run(["pull", source], tell=teller.progress if teller else None, timeout_s=left if last else min(left, max(LEAST_PULL_S, left / 2)), credentials=True,
-                       silence_s=None if last else SILENCE_S, least_bytes_per_s=0.0 if last else (speeds.get(sources[number + 1]) or 0.0) / CRAWL)
+            engine.run(
+                ["pull", source],
+                tell=teller.progress if teller else None,
+                timeout_s=left if last else min(left, max(LEAST_PULL_S, left / 2)),
+                credentials=True,
+                silence_s=None if last else SILENCE_S,
+                least_bytes_per_s=0.0 if last else (speeds.get(sources[number + 1]) or 0.0) / CRAWL,
+            )
             return source, failures
         except container_cli.CommandError as error:
             failures.append("%s: %s" % (source, error))

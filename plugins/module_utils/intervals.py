@@ -97,7 +97,7 @@ def ratio(new, old, confidence=0.95, fixed=False):
     :returns: {"ratio", "low", "high", "freedom"}; low and high are None when the repeats do not tell.
     :raises ValueError: for an empty group, or a number that is not positive.
     """
-    if not new or not old or min(min(new), min(old)) <= 0:
+    if not new or not old or min(list(new) + list(old)) <= 0:
         raise ValueError("a ratio needs positive numbers on both sides")
     (mean_new, var_new), (mean_old, var_old) = [_mean_and_variance([math.log(value) for value in group]) for group in (new, old)]
     difference = mean_new - mean_old

@@ -102,8 +102,13 @@ def way_back(surveys, model="", hosts=None):
         made["hosts"][host] = {"instances": instances, "notes": []}
         back = [each for each in installed(survey, model, True) if hosts is None or host in hosts]
         if back:
-            differences[host] = dict((each["name"], {
-                "action": "replace", "before": survey["instances"][each["name"]]["release"], "after": survey["instances"][each["name"]]["previous"]}) for each in back)
+            differences[host] = dict(
+                (
+                    each["name"],
+                    {"action": "replace", "before": survey["instances"][each["name"]]["release"], "after": survey["instances"][each["name"]]["previous"]},
+                )
+                for each in back
+            )
     told = dict((host, differences.get(host)) for host in made["hosts"])
     made["hash"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()
     return made, differences
@@ -144,7 +149,8 @@ def summarize(plan, results, check_mode=False):
 
     :param dict plan: the plan that was carried out.
     :param dict results: {host: {"differences", "proven", "failure": None or one line,
-        "down": whether the release before is not proven either, "quarantined": whether its NPUs are to blame, "reverted": [name], "removed": [name], "address"}}.
+        "down": whether the release before is not proven either, "quarantined": whether its NPUs are to blame, "reverted": [name], "removed": [name],
+        "address"}}.
     :returns: a list of rows: {"host", "instance", "model", "devices", "port", "patch_set", "outcome", "ready_s", "curl", "reason"};
         outcome is "unchanged", "deployed", "reverted", "down", "removed", "failed" or "not reached"; in check mode also "would build",
         "would install", "would replace" and "would start".
@@ -187,7 +193,9 @@ def status_rows(host, survey, proven, model="", wanted=None):
     :param dict proven: {instance: {"ready", "findings"}} of a gate that asked once.
     :param wanted: {instance: action} of plan_text.differences, None when the inventory could not be planned.
     """
-    empty = dict.fromkeys(("instance", "model", "npus", "port", "patch_set", "set_id", "digest", "release", "previous", "since", "unit", "state", "drift", "answers"))
+    empty = dict.fromkeys(
+        ("instance", "model", "npus", "port", "patch_set", "set_id", "digest", "release", "previous", "since", "unit", "state", "drift", "answers")
+    )
     if survey.get("unreachable"):
         return [dict(empty, host=host, unit="host: %s" % survey["error"], state="unknown")]
     rows, state = [], survey.get("state") or {}

@@ -345,7 +345,9 @@ class Client:
                 self.sleep(min(retry_delay(attempt, None, random.random()), self._left()))
             came, value = 0, hashlib.sha256()
             try:
-                with self._connect(self.bases[0] + url, "GET", {"Accept": "*/*", "User-Agent": "vllm-ascend-fleet"}) as answer, open(path + ".part", "wb") as stream:
+                with self._connect(self.bases[0] + url, "GET", {"Accept": "*/*", "User-Agent": "vllm-ascend-fleet"}) as answer, open(
+                    path + ".part", "wb"
+                ) as stream:
                     for block in iter(lambda source=answer: source.read(1 << 20), b""):
                         self._left()
                         stream.write(block)

@@ -85,6 +85,7 @@ def _certificate(state, name, subject, *more):
 
 def _run(*words):
     # AnsibleModule.run_command would need the module here.
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # pylint: disable=ansible-bad-function
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise RehearsalError("%s failed with %d: %s" % (words[0], done.returncode, done.stdout.decode("utf-8", "replace").strip()[-300:]))

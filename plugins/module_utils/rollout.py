@@ -330,8 +330,11 @@ def outcome(hosts, held, planned):
     by = {}
     for host in planned:
         by.setdefault(hosts.get(host) or "untouched", []).append(host)
-    words = "; ".join("%s: %s" % (word, ", ".join(by[word])) for word in ("down", "quarantined", "unreachable", "failed", "reverted", "done", "unchanged", "untouched")
-                      if word in by)
+    words = "; ".join(
+        "%s: %s" % (word, ", ".join(by[word]))
+        for word in ("down", "quarantined", "unreachable", "failed", "reverted", "done", "unchanged", "untouched")
+        if word in by
+    )
     if by.get("down") or by.get("unreachable"):
         return "degraded", words
     if by.get("reverted") or by.get("failed") or by.get("quarantined"):

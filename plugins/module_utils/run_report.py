@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 from collections import Counter, OrderedDict
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gate, rollout
@@ -337,8 +337,12 @@ def _rolled(hosts, files, findings, context):
     state = rollout.replay(events)
     if not events or state["outcome"] in ("done", None):
         return None
-    return ("unsure" if state["outcome"] == "held" else "bad", "the rollout ended %s: %s" % (state["outcome"], shorten(state["held"] or events[-1]["message"], 300)),
-            "", "mend what is named, then playbooks/resume.yml goes on; playbooks/rollback.yml -e rollout=%s goes back" % events[0]["run"])
+    return (
+        "unsure" if state["outcome"] == "held" else "bad",
+        "the rollout ended %s: %s" % (state["outcome"], shorten(state["held"] or events[-1]["message"], 300)),
+        "",
+        "mend what is named, then playbooks/resume.yml goes on; playbooks/rollback.yml -e rollout=%s goes back" % events[0]["run"],
+    )
 
 
 def _not_ready(hosts, files, findings, context):
@@ -349,9 +353,20 @@ def _not_ready(hosts, files, findings, context):
     most = Counter(item["rule"] for item in own).most_common(1)
     first = next((item for item in own if most and item["rule"] == most[0][0]), {"rule": "gate", "found": "not judged", "expected": "", "remedy": ""})
     more = len(set(item["rule"] for item in own)) - 1
-    return ("bad", "%d of %d hosts are not ready: %s: %s; expected %s%s" % (
-        len(failed), len(hosts), first["rule"], shorten(first["found"], 200), shorten(first["expected"], 120), " (and %d more rules)" % more if more > 0 else ""),
-        hosts_in_short(host["name"] for host in failed), first["remedy"])
+    return (
+        "bad",
+        "%d of %d hosts are not ready: %s: %s; expected %s%s"
+        % (
+            len(failed),
+            len(hosts),
+            first["rule"],
+            shorten(first["found"], 200),
+            shorten(first["expected"], 120),
+            " (and %d more rules)" % more if more > 0 else "",
+        ),
+        hosts_in_short(host["name"] for host in failed),
+        first["remedy"],
+    )
 
 
 def _verified(hosts, files, findings, context):
@@ -364,7 +379,13 @@ def _verified(hosts, files, findings, context):
                 hosts_in_short(host["name"] for host in silent), "deploy first: playbooks/deploy.yml" if not silent else "playbooks/preflight.yml says why")
     bad = [host for host in hosts if host["health"] == "bad"]
     item = next((each for each in findings if each["stage"] == "verify" and each["status"] in ("fail", "unknown")), None)
-    what = "%s: %s; expected %s" % (item["rule"], shorten(item["found"], 200), shorten(item["expected"], 120)) if item else bad[0]["reason"] if bad else "see below"
+    what = (
+        "%s: %s; expected %s" % (item["rule"], shorten(item["found"], 200), shorten(item["expected"], 120))
+        if item
+        else bad[0]["reason"]
+        if bad
+        else "see below"
+    )
     return ("bad", "%d of %d hosts do not answer as they should: %s" % (len(bad), len(hosts), what), hosts_in_short(host["name"] for host in bad),
             item["remedy"] if item else "playbooks/preflight.yml says why")
 
@@ -435,7 +456,9 @@ def junit(made):
                 cases.setdefault("instances", []).append((one["name"], host["name"], status, {
                     "found": one["reason"] or one["outcome"], "expected": "deployed", "remedy": ""}))
     if made["verdict"]["status"] == "bad" and not any(case[2] in ("fail", "unknown") for own in cases.values() for case in own):
-        cases.setdefault("run", []).append(("verdict", "fleet", "fail", {"found": made["verdict"]["what"], "expected": "", "remedy": made["verdict"]["remedy"]}))
+        cases.setdefault("run", []).append(
+            ("verdict", "fleet", "fail", {"found": made["verdict"]["what"], "expected": "", "remedy": made["verdict"]["remedy"]})
+        )
     for stage, own in cases.items():
         suite = ElementTree.SubElement(root, "testsuite", name=stage, tests=str(len(own)), errors="0",
                                        failures=str(sum(1 for case in own if case[2] in ("fail", "unknown"))),

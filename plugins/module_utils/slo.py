@@ -53,7 +53,9 @@ def read(given):
             continue
         metric = metric_name(name)
         if metric is None and name != "regression":
-            known = ["regression", "workloads"] + list(OTHER_NAMES) + list(PLAIN) + ["%s_%s_ms" % (time, one) for time in TIMES for one in STATISTICS + ("p99",)]
+            known = (
+                ["regression", "workloads"] + list(OTHER_NAMES) + list(PLAIN) + ["%s_%s_ms" % (time, one) for time in TIMES for one in STATISTICS + ("p99",)]
+            )
             raise SloError("slo: unknown objective '%s'%s" % (name, did_you_mean(name, known) or "; such are ttft_p99_ms, tpot_mean_ms, output_throughput"))
         try:
             number = float(value)

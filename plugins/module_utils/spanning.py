@@ -102,8 +102,11 @@ def _incomplete(name, span, found):
     if isinstance(span, int):
         if len(found) == span:
             return None
-        return "%s: instance '%s' spans %d hosts, and %d of this run ask%s for it (%s); name its hosts, such as {model: %s, group: [%s, <another>]}, and run for all of them" % (
-            first, name, span, len(found), "s" if len(found) == 1 else "", ", ".join(found), found[first]["model"], first)
+        return (
+            "%s: instance '%s' spans %d hosts, and %d of this run ask%s for it (%s); "
+            "name its hosts, such as {model: %s, group: [%s, <another>]}, and run for all of them"
+            % (first, name, span, len(found), "s" if len(found) == 1 else "", ", ".join(found), found[first]["model"], first)
+        )
     outside = [host for host in found if host not in span]
     if outside:
         return "%s: instance '%s' is a group of %s; take it out of what %s asks for" % (outside[0], name, ", ".join(span), outside[0])

@@ -8,6 +8,7 @@ Names and labels: vLLM 0.18.0; one series per engine, which is one per data-para
 
 from __future__ import annotations
 
+import math
 import re
 
 _LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{([^}]*)\})?\s+([^\s]+)")
@@ -42,7 +43,7 @@ def load(status, text):
     if missing:
         return {"error": "/metrics does not tell %s" % ", ".join(missing)}
     values = found[RUNNING] + found[WAITING] + found.get(KV_USAGE, [0.0])
-    if any(value != value or value < 0 for value in values):
+    if any(math.isnan(value) or value < 0 for value in values):
         return {"error": "/metrics tells %s" % ", ".join("%g" % value for value in values)}
     return {"running": int(sum(found[RUNNING])), "waiting": int(sum(found[WAITING])), "kv_usage": max(found.get(KV_USAGE) or [0.0]),
             "finished": int(sum(found.get(FINISHED) or [0.0]))}

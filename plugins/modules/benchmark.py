@@ -116,7 +116,7 @@ job:
 directory:
   description: With V(stage=plan), the folder of the run.
   returned: stage is plan
-  type: path
+  type: str
 state:
   description: With V(stage=measure), C(measured), C(incomplete), C(failed), or C(not measured) in check mode.
   returned: stage is measure
@@ -137,7 +137,7 @@ verdict:
 file:
   description: With V(stage=judge), where the records and comparisons are, as docs/architecture.md describes C(benchmark.json).
   returned: stage is judge
-  type: path
+  type: str
 page:
   description: With V(stage=judge), the result as metrics for a textfile collector of Prometheus' node-exporter.
   returned: stage is judge

@@ -154,7 +154,7 @@ job:
       type: raw
     folder:
       description: Its folder on the host.
-      type: path
+      type: str
   sample: {id: pull-v0.18.0rc1, state: running, rc: null, progress: "latest: Pulling from ascend/vllm-ascend"}
 actions:
   description: What was done, or would be done in check mode.

@@ -13,8 +13,8 @@ author:
   - The vllm_ascend.fleet authors (@vllm-ascend)
 description:
   - Prints one line per instance, with what is not as it was deployed (its files, the container, the patched files inside, the driver below) and whose
-    doing that is, and what is known of rollouts, from what M(vllm_ascend.fleet.survey) with O(vllm_ascend.fleet.survey#module:prove) found before it in this run.
-    Runs on the controller.
+    doing that is, and what is known of rollouts, from what M(vllm_ascend.fleet.survey) with O(vllm_ascend.fleet.survey#module:prove) found before it in
+    this run. Runs on the controller.
 options:
   model:
     description: Only instances of this model, or of this name. Empty means all.

@@ -57,7 +57,7 @@ verdict:
 file:
   description: Where the evidence is.
   returned: always
-  type: path
+  type: str
 page:
   description: The result as metrics for a textfile collector of Prometheus' node-exporter.
   returned: always

@@ -16,7 +16,6 @@ import sys
 import tarfile
 
 import yaml
-from packaging.requirements import Requirement
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, bundle_host, image_job
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.bundle import BundleError
@@ -107,6 +106,9 @@ def controller_pins():
         except importlib.metadata.PackageNotFoundError:
             continue
         seen[name] = found.version
+        # Ansible itself needs it; a sanity test imports without.
+        from packaging.requirements import Requirement
+
         needed = [Requirement(text) for text in found.requires or ()]
         open_names += [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
     return [f"{name}=={version}" for name, version in sorted(seen.items())]
@@ -124,8 +126,27 @@ def packages(target, given, pins, what, index_url):
             if bundle.package_of(path.name):
                 shutil.copyfile(path, target / path.name)
     else:
-        done = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--dest", str(target),
-                               *(["--index-url", index_url] if index_url else []), *pins], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--dest",
+                str(target),
+                *(["--index-url", index_url] if index_url else []),
+                *pins,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             said = [line for line in done.stdout.splitlines() if line.strip()] or ["no reason"]
             raise BundleError(f"the packages of {what} cannot be downloaded: {said[-1]}; give a folder with them")

@@ -97,8 +97,12 @@ def apply(action, task_vars):
     numbers = gateway.ports(servers, chosen)
     scheme = "https" if chosen["certificate"] else "http"
     named = [chosen["address"]] if chosen["address"] else [str(hostvars[host].get("ansible_host") or host) for host in hosts]
-    return {"changed": any(answer["changed"] for answer in answers.values()), "gateways": answers, "diff": diff(answers, files, [api_key] + list(clients.values())),
-            "addresses": {model: ["%s://%s:%d" % (scheme, name, port) for name in named] for model, port in sorted(numbers.items())}}
+    return {
+        "changed": any(answer["changed"] for answer in answers.values()),
+        "gateways": answers,
+        "diff": diff(answers, files, [api_key] + list(clients.values())),
+        "addresses": {model: ["%s://%s:%d" % (scheme, name, port) for name in named] for model, port in sorted(numbers.items())},
+    }
 
 
 def refuse(answers):

@@ -76,5 +76,9 @@ class Group:
         for host in self.others:
             ended = self._load("ended", host)
             if ended.get("outcome") not in ("done", "unchanged"):
-                return "%s, of the same group, ended %s%s" % (host, ended.get("outcome") or "without a word", ": " + ended["message"] if ended.get("message") else "")
+                return "%s, of the same group, ended %s%s" % (
+                    host,
+                    ended.get("outcome") or "without a word",
+                    ": " + ended["message"] if ended.get("message") else "",
+                )
         return None

@@ -74,8 +74,10 @@ class Journal:
                 found.append(json.loads(line))
             except ValueError as error:
                 if number == len(lines) - 1:
-                    break   # the controller died while it wrote
-                raise JournalError(f"line {number + 1} of the journal {self.path} is no event; move the file away, the hosts themselves know the rest") from error
+                    break  # the controller died while it wrote
+                raise JournalError(
+                    f"line {number + 1} of the journal {self.path} is no event; move the file away, the hosts themselves know the rest"
+                ) from error
         return found
 
 

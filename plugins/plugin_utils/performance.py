@@ -11,7 +11,7 @@ import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_plan, bench_runner, bench_text, comparison, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import benchmarking, fan_out, gateways, history, looking, report, traffic, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import benchmarking, fan_out, gateways, looking, report, traffic, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 
 SLICE_S = 30.0
@@ -170,7 +170,9 @@ class Gate:
         ended, seen, silent = {}, {}, {}
         while len(ended) < len(steps):
             began = time.monotonic()
-            asked = {host: dict(bench_runner.look_params(JOB, directories[host]), wait_s=SLICE_S, seen=seen.get(host, "")) for host in steps if host not in ended}
+            asked = {
+                host: dict(bench_runner.look_params(JOB, directories[host]), wait_s=SLICE_S, seen=seen.get(host, "")) for host in steps if host not in ended
+            }
             for host, answer in fan_out.ask(self.action, asked, "job_host:answer", self.hostvars, SLICE_S + ASK_S).items():
                 job = answer.get("job") or {}
                 if not job:

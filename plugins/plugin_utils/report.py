@@ -115,9 +115,17 @@ def render(made):
     lanes, first, last = _lanes(steps)
     charts = bool(made["benchmark"] and made["benchmark"]["charts"])
     return environment.get_template("index.html.j2").render(
-        report=made, shown_hosts=hosts, steps=steps, lanes=lanes, lane_from=first, lane_to=last,
-        counts=[(name, health[name]) for name in RANK if health[name]], gate_counts=[(name, status[name]) for name in ("fail", "unknown", "waived", "pass") if status[name]],
-        chart_style=_library("uPlot.min.css") if charts else "", chart_library=_library("uPlot.iife.min.js") if charts else "")
+        report=made,
+        shown_hosts=hosts,
+        steps=steps,
+        lanes=lanes,
+        lane_from=first,
+        lane_to=last,
+        counts=[(name, health[name]) for name in RANK if health[name]],
+        gate_counts=[(name, status[name]) for name in ("fail", "unknown", "waived", "pass") if status[name]],
+        chart_style=_library("uPlot.min.css") if charts else "",
+        chart_library=_library("uPlot.iife.min.js") if charts else "",
+    )
 
 
 def _library(name):
@@ -145,8 +153,8 @@ def _lanes(steps):
         if own:
             bars = [_bar(step, own, first, span) for step in own]
             ends = max(step["began_epoch_s"] + step["elapsed_s"] for step in own)
-            lanes.append({"host": host, "bars": sorted(bars, key=lambda bar: "outer" not in bar["look"]), "took": ends - own[0]["began_epoch_s"],
-                          "said": "; ".join(bar["said"] for bar in bars)})
+            lanes.append({"host": host, "bars": sorted(bars, key=lambda one: "outer" not in one["look"]), "took": ends - own[0]["began_epoch_s"],
+                          "said": "; ".join(each["said"] for each in bars)})
     return lanes, first, last
 
 

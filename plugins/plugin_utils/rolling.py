@@ -142,7 +142,9 @@ class Rollout:
 
     def history(self, work, default=None):
         """What ``work(history)`` returns; a history that cannot be used never stops a rollout."""
-        return history.use(self.settings["history"], gateways.variable(self.task_vars, "fleet_history_password", None), self.action._display.warning, work, default)
+        return history.use(
+            self.settings["history"], gateways.variable(self.task_vars, "fleet_history_password", None), self.action._display.warning, work, default
+        )
 
     def expected(self, hosts):
         """{host: {step: seconds}}, by what was alike before; without what is not known."""
@@ -191,7 +193,9 @@ class Rollout:
                         held, owner, lambda pid, start: started(pid) is not None and started(pid) == start) is False:
                     take_over = "the process that held it on this controller is gone"
             self.keep(epoch=epoch + 1, owner=owner)
-        answers = self.ask_anchors("take", epoch=self.kept["epoch"], owner=owner, seconds=seconds, rollout=self.journal.run, plan=plan_hash, take_over=take_over)
+        answers = self.ask_anchors(
+            "take", epoch=self.kept["epoch"], owner=owner, seconds=seconds, rollout=self.journal.run, plan=plan_hash, take_over=take_over
+        )
         granted, why, told = lease.tally(answers, len(answers))
         if not granted:
             if not renewing:
@@ -237,8 +241,18 @@ class Rollout:
         if self.check_mode:
             return
         dummy, reason = self.take(BEGIN_S, made["hash"], "asked for with take_over=true" if take_over else None)
-        evidence = {"hash": made["hash"], "wish": wanted, "batches": made["batches"], "policy": self.rules, "owner": self.kept["owner"], "epoch": self.kept["epoch"],
-                    "parameters": parameters, "taken_over": reason, "resumed": bool(unfinished), "worst": made["worst"]}
+        evidence = {
+            "hash": made["hash"],
+            "wish": wanted,
+            "batches": made["batches"],
+            "policy": self.rules,
+            "owner": self.kept["owner"],
+            "epoch": self.kept["epoch"],
+            "parameters": parameters,
+            "taken_over": reason,
+            "resumed": bool(unfinished),
+            "worst": made["worst"],
+        }
         self.journal.write("rollout.begin", evidence=evidence, expected_s=rollout.duration(made["batches"], expected),
                            message="%s, %d host(s) in %d batch(es)" % ("goes on" if unfinished else "begins", len(self.kept["hosts"]), len(made["batches"])))
         if unfinished:
@@ -284,7 +298,9 @@ class Rollout:
     def may_go(self, hosts, failed, number):
         """:raises Held: when the next hosts must not be taken out."""
         state = rollout.replay(self.journal.events())
-        bad = {host: entry["outcome"] for host, entry in state["hosts"].items() if entry["outcome"] in ("reverted", "down", "failed", "quarantined", "unreachable")}
+        bad = {
+            host: entry["outcome"] for host, entry in state["hosts"].items() if entry["outcome"] in ("reverted", "down", "failed", "quarantined", "unreachable")
+        }
         if self.kept.get("held") or bad:
             raise Held(self.kept.get("held") or "; ".join("%s ended %s" % pair for pair in sorted(bad.items())) + "; nothing further is touched")
         instances = [instance for host in hosts for instance in workspace.load("plan")["hosts"][host]["instances"]]
@@ -348,7 +364,11 @@ class Rollout:
             part = {"hosts": {host: plan["hosts"][host] for host in self.kept["batch"]}}
             unready = not_proven(part, surveys, proof)
             if unready:
-                return "batch %d did not stay well for %s s: %s" % (number + 1, self.rules["soak_s"], "; ".join("%s: %s" % each for each in sorted(unready.items())))
+                return "batch %d did not stay well for %s s: %s" % (
+                    number + 1,
+                    self.rules["soak_s"],
+                    "; ".join("%s: %s" % each for each in sorted(unready.items())),
+                )
 
     # --- the end
 

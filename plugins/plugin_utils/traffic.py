@@ -53,7 +53,9 @@ class Traffic:
         busy = {name: each for name, each in answer["instances"].items() if not each["drained"]}
         moving = [name for name, each in busy.items() if each.get("still_arriving")]
         if moving and moved:
-            raise TrafficError("%s: the gateway says that %s is out, but requests still arrive there; somebody goes past the gateway" % (host, ", ".join(moving)))
+            raise TrafficError(
+                "%s: the gateway says that %s is out, but requests still arrive there; somebody goes past the gateway" % (host, ", ".join(moving))
+            )
         if busy and rules["drain_at_deadline"] == "cut":
             found["cut"] = sum(each["running"] + each["waiting"] for each in busy.values())
             return found

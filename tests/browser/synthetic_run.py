@@ -124,16 +124,40 @@ def benchmark(count=4):
         "output_throughput": (70.0 if host == "a2-2" else 80.31 + index / 10) * factor, "mean_ttft_ms": 121.3, "mean_tpot_ms": 12.35})
         for index, host in enumerate(plan["hosts"]) for workload, factor in (("1k/1k", 1.0), ("16k/1k", 0.9))]
     points = [{"concurrency": one, "runs": 1, "metrics": {"output_throughput": 80.0 * one / (1 + one / 12.0)}} for one in (1, 2, 4, 8, 16, 32)]
-    return {"benchmark": {
-        "schema": 1, "run_id": "run", "suite": "gemma4", "title": "Gemma 4 as published", "label": None, "notes": ["a note of the suite"], "records": records,
-        "hosts": {host: {"state": "measured", "reason": None} for host in plan["hosts"]}, "left_out": [],
-        "reference": comparison.against_reference(records, loaded["references"], loaded["suites"], files["models"], {}),
-        "history": comparison.against_history(records, [
-            dict(record, run_id="before", metrics=dict(record["metrics"], output_throughput=76.0)) for record in records], {}), "outliers": comparison.between_hosts(records, {}), "before_after": None,
-        "sweeps": [{"host": "a2-1", "instance": "gemma-4-e2b-it", "model": "gemma-4-E2B-it", "points": points,
-                    "knee": {"concurrency": 8, "why": "the knee is at 8"}, "largest": {"concurrency": 16, "why": ""}}],
-        "slo": None, "gate": [finding("slo.output_throughput", "fail", "70.00", "at least 75", "-e slo", "measure again, then look at the host", "a2-2",
-                                      "gemma-4-e2b-it")], "verdict": "fail"}}, seen
+    return {
+        "benchmark": {
+            "schema": 1,
+            "run_id": "run",
+            "suite": "gemma4",
+            "title": "Gemma 4 as published",
+            "label": None,
+            "notes": ["a note of the suite"],
+            "records": records,
+            "hosts": {host: {"state": "measured", "reason": None} for host in plan["hosts"]},
+            "left_out": [],
+            "reference": comparison.against_reference(records, loaded["references"], loaded["suites"], files["models"], {}),
+            "history": comparison.against_history(
+                records, [dict(record, run_id="before", metrics=dict(record["metrics"], output_throughput=76.0)) for record in records], {}
+            ),
+            "outliers": comparison.between_hosts(records, {}),
+            "before_after": None,
+            "sweeps": [
+                {
+                    "host": "a2-1",
+                    "instance": "gemma-4-e2b-it",
+                    "model": "gemma-4-E2B-it",
+                    "points": points,
+                    "knee": {"concurrency": 8, "why": "the knee is at 8"},
+                    "largest": {"concurrency": 16, "why": ""},
+                }
+            ],
+            "slo": None,
+            "gate": [
+                finding("slo.output_throughput", "fail", "70.00", "at least 75", "-e slo", "measure again, then look at the host", "a2-2", "gemma-4-e2b-it")
+            ],
+            "verdict": "fail",
+        }
+    }, seen
 
 
 KINDS = {"deploy": deploy, "preflight": preflight, "rollout": rollout, "benchmark": benchmark}

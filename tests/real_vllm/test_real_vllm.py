@@ -86,11 +86,17 @@ def test_metrics_tell_the_truth_while_streams_run():
 
 
 def test_stopping_lets_a_running_stream_finish():
-    (stream,) = streams(TAUGHT, 1, 6000)
-    results = []
+    results, flowing = [], streams(TAUGHT, 1, 6000)
+
+    def stopping():
+        # However long the play takes to get there, a stream is young then.
+        if flowing[-1].events > 500:
+            flowing.extend(streams(TAUGHT, 1, 6000))
+        return unit(TAUGHT, "ActiveState")["ActiveState"] == "deactivating"
     stop = threading.Thread(target=lambda: results.append(play("playbooks/stop.yml", "-e", "model=" + TAUGHT)))
     stop.start()
-    until(lambda: unit(TAUGHT, "ActiveState")["ActiveState"] == "deactivating", 60, "the unit stops")
+    until(stopping, 90, "the unit stops")
+    stream = flowing[-1]
     until(lambda: not stream.is_alive() or "draining in-flight requests" in journal(TAUGHT), 30, "the engine drains")
     assert stream.is_alive(), f"the stream of {stream.events} tokens ended before the stop, so nothing was drained"
     so_far = stream.events

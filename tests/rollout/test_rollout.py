@@ -163,5 +163,7 @@ def test_status_tells_drift_and_a_hand_edit_needs_consent():
         assert re.search(r"a2-3 .* files \((both|the host's)\)", told), told[-3000:]
         play(UPGRADE, *wants(5002), "--limit", "a2-3").refused("instance.files_unchanged", "a2-3")
     finally:
-        play("playbooks/upgrade.yml", *wants(5000), "-e", json.dumps({"fleet_waivers": [{"rule": "instance.files_unchanged", "reason": "put back"}]})).succeeded()
+        play(
+            "playbooks/upgrade.yml", *wants(5000), "-e", json.dumps({"fleet_waivers": [{"rule": "instance.files_unchanged", "reason": "put back"}]})
+        ).succeeded()
     assert set(runs().values()) == {5000}

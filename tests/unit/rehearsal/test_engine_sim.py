@@ -519,7 +519,8 @@ def group(box, *more, start_rank=1):
 
     def member(*words):
         argv, env, _port = box.command(*common, "--headless", "--data-parallel-start-rank", str(start_rank), *words)
-        process = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent)  # pylint: disable=subprocess-popen-preexec-fn
+        process = subprocess.Popen(  # pylint: disable=subprocess-popen-preexec-fn
+            argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent)
         box.processes.append(process)
         return process
 

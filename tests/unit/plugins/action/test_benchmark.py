@@ -208,7 +208,9 @@ def test_objectives_come_in_three_ways_and_fail_the_host(world, given, monkeypat
     monkeypatch.chdir(world.path)
     (world.path / "slo.yml").write_text(yaml.safe_dump({"ttft_mean_ms": 100}))
     judged = whole(world, slo=given)
-    assert judged["verdict"] == "fail" and judged["failures"]["a2-1"].startswith("gemma: slo.mean_ttft_ms: found 1k/1k: mean_ttft_ms 121.30; bound 1k/1k: mean_ttft_ms at most 100")
+    assert judged["verdict"] == "fail" and judged["failures"]["a2-1"].startswith(
+        "gemma: slo.mean_ttft_ms: found 1k/1k: mean_ttft_ms 121.30; bound 1k/1k: mean_ttft_ms at most 100"
+    )
     assert [item["status"] for item in valid("benchmark", judged["file"])["gate"]] == ["fail"] * 3
 
 
@@ -219,7 +221,9 @@ def test_a_run_that_failed_fails_its_host_and_keeps_the_others(world):
         return result(failed=1, completed=0) if host == "a2-2" and number == 1 else result()
 
     judged = whole(world, texts)
-    assert judged["failures"] == {"a2-2": "gemma 1k/1k run 2 of 2: 1 of 1 requests failed although the tool ended with 0; run the same again to measure what is missing"}
+    assert judged["failures"] == {
+        "a2-2": "gemma 1k/1k run 2 of 2: 1 of 1 requests failed although the tool ended with 0; run the same again to measure what is missing"
+    }
     content = valid("benchmark", judged["file"])
     assert {host: entry["state"] for host, entry in content["hosts"].items()} == {"a2-1": "measured", "a2-2": "incomplete"}
     world.calls.clear()
@@ -300,8 +304,14 @@ def test_a_sweep_has_a_knee_and_the_largest_that_keeps_the_objectives(world):
     def texts(host, number, step):
         count = step["protocol"]["max-concurrency"]
         rate = min(count, 2) * 100.0
-        return result(num_prompts=8 * count, completed=8 * count, total_output_tokens=1024 * count, output_throughput=rate, mean_e2el_ms=128000.0 * count / rate,
-                      p99_ttft_ms=10.0 * count)
+        return result(
+            num_prompts=8 * count,
+            completed=8 * count,
+            total_output_tokens=1024 * count,
+            output_throughput=rate,
+            mean_e2el_ms=128000.0 * count / rate,
+            p99_ttft_ms=10.0 * count,
+        )
 
     world.measure(texts)
     judged = world.judge()
@@ -338,8 +348,19 @@ def test_history_prints_a_series_and_says_what_there_is(world):
 def proof(ready=True, **changes):
     item = {"rule": "smoke.arithmetic", "host": None, "instance": "gemma", "status": "pass" if ready else "fail", "found": "'43'", "expected": "42",
             "source": "s", "remedy": ""}
-    answer = {"check": "smoke.arithmetic", "asked": "17 + 25", "status": 200, "text": "43", "reasoning": "", "error": None, "first_token_s": 0.1, "elapsed_s": 0.2}
-    return {"instances": {"gemma": dict({"ready": ready, "elapsed_s": 1.0, "findings": [item], "answers": [answer], "journal_tail": [], "cause": None}, **changes)}}
+    answer = {
+        "check": "smoke.arithmetic",
+        "asked": "17 + 25",
+        "status": 200,
+        "text": "43",
+        "reasoning": "",
+        "error": None,
+        "first_token_s": 0.1,
+        "elapsed_s": 0.2,
+    }
+    return {
+        "instances": {"gemma": dict({"ready": ready, "elapsed_s": 1.0, "findings": [item], "answers": [answer], "journal_tail": [], "cause": None}, **changes)}
+    }
 
 
 def verified(world, model="", **hosts):

@@ -23,8 +23,23 @@ from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, 
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal
 
 HOSTS = ["h1", "h2", "h3"]
-INSTANCE = {"name": "one", "served_model_name": "M", "model": "M", "port": 8000, "unit": "u.service", "container": "c", "image": "i", "arguments": [], "environment": {},
-            "devices": [], "patch_set": None, "release": {"id": "b" * 12, "files": {}}, "ready_timeout_s": 5, "stop_timeout_s": 5, "secret": False}
+INSTANCE = {
+    "name": "one",
+    "served_model_name": "M",
+    "model": "M",
+    "port": 8000,
+    "unit": "u.service",
+    "container": "c",
+    "image": "i",
+    "arguments": [],
+    "environment": {},
+    "devices": [],
+    "patch_set": None,
+    "release": {"id": "b" * 12, "files": {}},
+    "ready_timeout_s": 5,
+    "stop_timeout_s": 5,
+    "secret": False,
+}
 
 
 class HostVars(dict):
@@ -64,7 +79,15 @@ class Fleet:
         made._display = types.SimpleNamespace(display=lambda text, color=None: self.shown.append(text), warning=self.shown.append, vv=self.shown.append)
         made._play_context = made._templar = made._connection = None
         made.validate_argument_spec = lambda spec: (None, {key: args.get(key, rule.get("default")) for key, rule in spec.items()})
-        return made.run(task_vars={"hostvars": self.hosts, "ansible_play_hosts_all": HOSTS, "ansible_play_hosts": self.playing, "ansible_play_batch": batch or [host], "inventory_hostname": host})
+        return made.run(
+            task_vars={
+                "hostvars": self.hosts,
+                "ansible_play_hosts_all": HOSTS,
+                "ansible_play_hosts": self.playing,
+                "ansible_play_batch": batch or [host],
+                "inventory_hostname": host,
+            }
+        )
 
     def events(self):
         return Journal(self.folder / "reports" / "run").events()
@@ -82,11 +105,23 @@ def fleet(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     plan = {"hash": "p", "hosts": {host: {"instances": [INSTANCE], "engine": "docker", "engine_path": "/d", "state_directory": "/s"} for host in HOSTS}}
     for name, content in {
-            "plan": plan, "differences": {host: {"one": {"action": "replace"}} for host in HOSTS}, "surveys": {host: SURVEY for host in HOSTS},
-            "proof": {host: {"one": {"ready": True, "findings": []}} for host in HOSTS}, "run": {"directory": str(tmp_path / "reports" / "run")},
-            "rollout_settings": {
-                "policy": domain.policy({})[0], "racks": dict.fromkeys(HOSTS), "anchors": HOSTS, "beyond": [], "state_directories": dict.fromkeys(HOSTS, "/s"),
-                "report_directory": str(tmp_path / "reports"), "ledger_key": None, "history": str(tmp_path / "history.sqlite"), "traffic": {"gateways": [], "gateway": {}, "hooks": {}}}}.items():
+        "plan": plan,
+        "differences": {host: {"one": {"action": "replace"}} for host in HOSTS},
+        "surveys": {host: SURVEY for host in HOSTS},
+        "proof": {host: {"one": {"ready": True, "findings": []}} for host in HOSTS},
+        "run": {"directory": str(tmp_path / "reports" / "run")},
+        "rollout_settings": {
+            "policy": domain.policy({})[0],
+            "racks": dict.fromkeys(HOSTS),
+            "anchors": HOSTS,
+            "beyond": [],
+            "state_directories": dict.fromkeys(HOSTS, "/s"),
+            "report_directory": str(tmp_path / "reports"),
+            "ledger_key": None,
+            "history": str(tmp_path / "history.sqlite"),
+            "traffic": {"gateways": [], "gateway": {}, "hooks": {}},
+        },
+    }.items():
         workspace.save(name, content)
     return made
 
@@ -317,7 +352,9 @@ def test_a_change_is_followed_to_its_end(fleet, monkeypatch):
     calls = changing(monkeypatch, RESULT)
     done = fleet.run(change)
     assert done["changed"] and done["outcome"] == "done" and workspace.load("change.h1")["actions"] == ["stop u.service"]
-    assert calls[0][1]["request"]["instances"][0]["name"] == "one" and calls[0][1]["request"]["prove"]["rounds"] == 3 and calls[0][1]["request"]["fence"] is None
+    assert (
+        calls[0][1]["request"]["instances"][0]["name"] == "one" and calls[0][1]["request"]["prove"]["rounds"] == 3 and calls[0][1]["request"]["fence"] is None
+    )
 
 
 @pytest.mark.parametrize("more, words", [
@@ -411,8 +448,11 @@ def test_a_host_that_did_not_get_there_tells_the_others_at_once(group, monkeypat
 def test_a_host_that_begins_to_go_back_tells_the_others_before_it_has_ended(group, monkeypatch):
     told = []
     changing(monkeypatch, dict(RESULT, outcome="reverted", message="one: x"))
-    monkeypatch.setattr(change, "follow", lambda execute, show, *_args: (show("prove"), told.append(dict(group.changes)), show("prove again"),
-                                                                       told.append(dict(group.changes)), execute({}))[-1])
+    monkeypatch.setattr(
+        change,
+        "follow",
+        lambda execute, show, *_args: (show("prove"), told.append(dict(group.changes)), show("prove again"), told.append(dict(group.changes)), execute({}))[-1],
+    )
     group.run(change)
     assert told[0] == {} and "goes back" in told[1]["h2"]["why"]
 

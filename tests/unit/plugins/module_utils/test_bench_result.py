@@ -12,11 +12,34 @@ import pytest
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bench_result
 
-GOOD = {"date": "20261125-050000", "endpoint_type": "openai-chat", "backend": "openai-chat", "label": None, "model_id": "/models/m", "tokenizer_id": "/models/m",
-        "num_prompts": 2, "request_rate": "inf", "burstiness": 1.0, "max_concurrency": 1, "duration": 12.75, "completed": 2, "failed": 0,
-        "total_input_tokens": 2048, "total_output_tokens": 2048, "request_throughput": 0.157, "request_goodput": None, "output_throughput": 80.31,
-        "total_token_throughput": 160.62, "max_output_tokens_per_s": 82.0, "max_concurrent_requests": 1, "rtfx": 0.0,
-        "mean_ttft_ms": 121.3, "p0_ttft_ms": 120.0, "p100_ttft_ms": 122.0, "mean_tpot_ms": 12.35}
+GOOD = {
+    "date": "20261125-050000",
+    "endpoint_type": "openai-chat",
+    "backend": "openai-chat",
+    "label": None,
+    "model_id": "/models/m",
+    "tokenizer_id": "/models/m",
+    "num_prompts": 2,
+    "request_rate": "inf",
+    "burstiness": 1.0,
+    "max_concurrency": 1,
+    "duration": 12.75,
+    "completed": 2,
+    "failed": 0,
+    "total_input_tokens": 2048,
+    "total_output_tokens": 2048,
+    "request_throughput": 0.157,
+    "request_goodput": None,
+    "output_throughput": 80.31,
+    "total_token_throughput": 160.62,
+    "max_output_tokens_per_s": 82.0,
+    "max_concurrent_requests": 1,
+    "rtfx": 0.0,
+    "mean_ttft_ms": 121.3,
+    "p0_ttft_ms": 120.0,
+    "p100_ttft_ms": 122.0,
+    "mean_tpot_ms": 12.35,
+}
 WANTED = {"num_prompts": 2, "input_len": 1024, "output_len": 1024}
 
 
@@ -45,15 +68,22 @@ def test_a_file_that_is_no_result_is_told(text, words):
     assert found["metrics"] == {} and len(found["problems"]) == 1 and words in found["problems"][0] and "\n" not in found["problems"][0]
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"failed": 2, "completed": 0}, "2 of 2 requests failed although the tool ended with 0"),
-    ({"failed": 1, "completed": 1, "errors": ["", "Traceback\nValueError: too long"]}, "1 of 2 requests failed although the tool ended with 0: Traceback ValueError: too long"),
-    ({"completed": 1}, "1 of 2 requests completed"),
-    ({"total_output_tokens": 1500}, "1500 tokens came instead of 2048"),
-    ({"total_output_tokens": 0}, "0 tokens came instead of 2048"),
-    ({"mean_ttft_ms": 0.0}, "the time to the first token is 0"),
-    ({"completed": None}, "lacks 'completed'"), ({"duration": None}, "lacks 'duration'"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"failed": 2, "completed": 0}, "2 of 2 requests failed although the tool ended with 0"),
+        (
+            {"failed": 1, "completed": 1, "errors": ["", "Traceback\nValueError: too long"]},
+            "1 of 2 requests failed although the tool ended with 0: Traceback ValueError: too long",
+        ),
+        ({"completed": 1}, "1 of 2 requests completed"),
+        ({"total_output_tokens": 1500}, "1500 tokens came instead of 2048"),
+        ({"total_output_tokens": 0}, "0 tokens came instead of 2048"),
+        ({"mean_ttft_ms": 0.0}, "the time to the first token is 0"),
+        ({"completed": None}, "lacks 'completed'"),
+        ({"duration": None}, "lacks 'duration'"),
+    ],
+)
 def test_a_run_that_is_no_measurement_is_told(changes, words):
     found = read(changes)
     assert words in found["problems"][0] and (found["metrics"] == {} or "tokens" in words or "token" in words)

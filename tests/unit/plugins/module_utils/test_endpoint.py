@@ -38,9 +38,28 @@ class World:
 
     def __init__(self, *events):
         self.now, self.asked = 0.0, []
-        self.events = [(0, {"unit": UP, "port": True, "owners": {"ours": ["pid 7"], "foreign": [], "error": None}, "health": (200, ""),
-                            "models": (200, MODELS), "text": "Paris", "status": 200, "error": None, "model": "gemma", "journal": [],
-                            "head": (200, ""), "given_up": None, "tool": (200, CALL), "attestation": ATTESTED, "chips": {"health": {"/dev/davinci3": "OK"}, "error": None}})] + list(events)
+        self.events = [
+            (
+                0,
+                {
+                    "unit": UP,
+                    "port": True,
+                    "owners": {"ours": ["pid 7"], "foreign": [], "error": None},
+                    "health": (200, ""),
+                    "models": (200, MODELS),
+                    "text": "Paris",
+                    "status": 200,
+                    "error": None,
+                    "model": "gemma",
+                    "journal": [],
+                    "head": (200, ""),
+                    "given_up": None,
+                    "tool": (200, CALL),
+                    "attestation": ATTESTED,
+                    "chips": {"health": {"/dev/davinci3": "OK"}, "error": None},
+                },
+            )
+        ] + list(events)
 
     def value(self, name):
         self.asked.append((self.now, name))

@@ -38,8 +38,17 @@ def here(tmp_path, monkeypatch):
 def recipe(here, value=b"3", pins=()):
     data = PATCH % value
     (here / "patches" / "0000" / "1.patch").write_bytes(data)
-    return {"id": "x" * 12, "name": "set", "record": str(here / "share" / "patch_set.json"), "base_digest": "sha256:1", "wheelhouse": False, "index_url": None, "pins": list(pins), "constraints": [],
-            "patches": [{"file": "1.patch", "tree": str(here / "tree"), "sha256": hashlib.sha256(data).hexdigest(), "stored": "0000/1.patch"}]}
+    return {
+        "id": "x" * 12,
+        "name": "set",
+        "record": str(here / "share" / "patch_set.json"),
+        "base_digest": "sha256:1",
+        "wheelhouse": False,
+        "index_url": None,
+        "pins": list(pins),
+        "constraints": [],
+        "patches": [{"file": "1.patch", "tree": str(here / "tree"), "sha256": hashlib.sha256(data).hexdigest(), "stored": "0000/1.patch"}],
+    }
 
 
 def test_build_leaves_a_record_for_attestation(here):

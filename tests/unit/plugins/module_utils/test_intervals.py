@@ -26,13 +26,13 @@ def test_quantiles_of_students_t_are_those_of_the_tables(freedom, probability, e
 def noisy(draw, true, size, noise, kind="lognormal"):
     if kind == "heavy":
         # Now and then a measurement is three times as far off.
-        return [true * math.exp(draw.gauss(0, noise * (3 if draw.random() < 0.05 else 1))) for _ in range(size)]
-    return [true * math.exp(draw.gauss(0, noise)) for _ in range(size)]
+        return [true * math.exp(draw.gauss(0, noise * (3 if draw.random() < 0.05 else 1))) for dummy in range(size)]
+    return [true * math.exp(draw.gauss(0, noise)) for dummy in range(size)]
 
 
 def rate(check, times=1500):
     draw = random.Random(20261125)
-    return sum(bool(check(draw)) for _ in range(times)) / float(times)
+    return sum(bool(check(draw)) for dummy in range(times)) / float(times)
 
 
 @pytest.mark.parametrize("new, old, noise, kind", [

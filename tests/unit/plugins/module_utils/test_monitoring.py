@@ -47,7 +47,9 @@ def test_what_could_not_be_read_stays_as_it_is():
 
 def test_verification_as_a_page():
     item = {"rule": "smoke.fact", "status": "fail"}
-    page = monitoring.verify_text({"run_id": "r1", "instances": [{"host": "a2-1", "instance": "ge\"m\\ma", "model": None, "ready": False, "findings": [item]}]}, 12.5)
+    page = monitoring.verify_text(
+        {"run_id": "r1", "instances": [{"host": "a2-1", "instance": "ge\"m\\ma", "model": None, "ready": False, "findings": [item]}]}, 12.5
+    )
     assert 'vllm_ascend_fleet_instance_ready{host="a2-1",fleet_instance="ge\\"m\\\\ma",model=""} 0.0\n' in page
     assert 'rule="smoke.fact"} 0.0' in page and 'vllm_ascend_fleet_verify_timestamp_seconds{run="r1"} 12.5\n' in page
     assert page.count("# TYPE") == 3 and page.endswith("\n")

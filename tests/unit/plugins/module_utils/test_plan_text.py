@@ -14,8 +14,18 @@ FILES = {"u.service": "unit", "environment": "e", "manifest.json": "{}"}
 
 
 def instance(name, release="b" * 12):
-    return {"name": name, "devices": ["/dev/davinci2", "/dev/davinci3"], "port": 8002, "patch_set": {"name": "gemma4", "id": "0" * 12},
-            "image": "registry:5000/ascend/vllm-ascend:v1", "image_name": "vllm", "release": {"id": release, "files": FILES} if release else None, "unit": "u.service", "container": "c-" + name, "secret": False}
+    return {
+        "name": name,
+        "devices": ["/dev/davinci2", "/dev/davinci3"],
+        "port": 8002,
+        "patch_set": {"name": "gemma4", "id": "0" * 12},
+        "image": "registry:5000/ascend/vllm-ascend:v1",
+        "image_name": "vllm",
+        "release": {"id": release, "files": FILES} if release else None,
+        "unit": "u.service",
+        "container": "c-" + name,
+        "secret": False,
+    }
 
 
 def whole(name, **changes):

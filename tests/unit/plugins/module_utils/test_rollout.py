@@ -32,8 +32,9 @@ def serving(hosts=HOSTS, model="M", ready=True):
     return {model: {(host, "one"): ready for host in hosts}}
 
 
-def compose(work=HOSTS, racks=RACKS, serves=None, made=None, **policy):
-    return rollout.compose(made or plan(), {host: {} for host in HOSTS}, serving() if serves is None else serves, list(work), racks, rules(**policy))
+def compose(work=HOSTS, racks=None, serves=None, made=None, **policy):
+    return rollout.compose(made or plan(), {host: {} for host in HOSTS}, serving() if serves is None else serves, list(work),
+                           RACKS if racks is None else racks, rules(**policy))
 
 
 def test_a_canary_comes_first_and_then_a_quarter():
@@ -78,10 +79,16 @@ def test_a_wrong_policy_is_told(given_, words):
     assert words in " ".join(rollout.policy(given_)[1])
 
 
-@pytest.mark.parametrize("given_, words", [
-    ({}, "performance: suite must be str, not None"), ({"suite": "gemma4", "repeat": 3}, "unknown key 'repeat'; did you mean 'repeats'?"),
-    ({"suite": "gemma4", "repeats": 1}, "one measurement has no spread to judge by"), ({"suite": "gemma4", "confidence": 95.0}, "must be between 0 and 1, not 95.0"),
-    ({"suite": "gemma4", "workloads": "1k/1k"}, "performance: workloads must be list, not '1k/1k'")])
+@pytest.mark.parametrize(
+    "given_, words",
+    [
+        ({}, "performance: suite must be str, not None"),
+        ({"suite": "gemma4", "repeat": 3}, "unknown key 'repeat'; did you mean 'repeats'?"),
+        ({"suite": "gemma4", "repeats": 1}, "one measurement has no spread to judge by"),
+        ({"suite": "gemma4", "confidence": 95.0}, "must be between 0 and 1, not 95.0"),
+        ({"suite": "gemma4", "workloads": "1k/1k"}, "performance: workloads must be list, not '1k/1k'"),
+    ],
+)
 def test_a_wrong_performance_gate_is_told(given_, words):
     assert words in " ".join(rollout.policy({"performance": given_})[1])
     assert rollout.policy({"performance": {"suite": "gemma4"}})[1] == []

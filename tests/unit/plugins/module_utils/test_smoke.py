@@ -39,7 +39,8 @@ class Probes:
         return 200, '{"choices": [{"message": {"tool_calls": [{"function": {"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}}]}}]}'
 
 
-def run(instance=INSTANCE, **answers):
+def run(instance=None, **answers):
+    instance = instance or INSTANCE
     probes = Probes(instance, **answers)
     findings, kept = smoke.run(instance, probes, lambda text: text.replace("planted", "********"))
     return dict((item["rule"], item) for item in findings), kept, probes
@@ -55,7 +56,7 @@ def test_right_answers_pass_and_every_answer_is_kept():
 
 
 def test_the_questions_are_those_of_the_seeds():
-    bodies = [(path, body) for path, body in run()[2].bodies]
+    bodies = run()[2].bodies
     capital = [body for dummy, body in bodies if "France" in str(body)]
     assert len(capital) == 3 and all(body["temperature"] == 0 and body["max_tokens"] == 16 for body in capital)
     (plain,) = [body for path, body in bodies if path == "/v1/completions"]

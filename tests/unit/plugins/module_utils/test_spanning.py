@@ -90,22 +90,39 @@ def test_what_the_inventory_says_stands(catalogue):
 def test_anything_that_changes_on_one_host_changes_the_release_of_all_and_the_port_where_ranks_meet(catalogue):
     first = parts(build(catalogue, ["Large"])[0])
     assert [each["release"]["id"] for each in parts(build(catalogue, ["Large"])[0])] == [each["release"]["id"] for each in first]
-    for other in (build(catalogue, {"b2": ["Large"], "a1": [{"model": "Large", "environment": {"X": "1"}}]}), build(catalogue, ["Large"], digest="sha256:" + "c" * 64)):
+    for other in (
+        build(catalogue, {"b2": ["Large"], "a1": [{"model": "Large", "environment": {"X": "1"}}]}),
+        build(catalogue, ["Large"], digest="sha256:" + "c" * 64),
+    ):
         changed = parts(other[0])
         assert all(now["release"]["id"] != before["release"]["id"] for now, before in zip(changed, first))
         assert changed[0]["group"]["id"] == changed[1]["group"]["id"] != first[0]["group"]["id"]
         assert flag(changed[0], "data-parallel-rpc-port") != flag(first[0], "data-parallel-rpc-port")
 
 
-@pytest.mark.parametrize("hosts, wanted, words", [
-    (("b2",), ["Large"], "b2: instance 'large' spans 2 hosts, and 1 of this run asks for it (b2); name its hosts, such as {model: Large, group: [b2, <another>]}"),
-    (("b2", "a1", "c3"), ["Large"], "spans 2 hosts, and 3 of this run ask for it (b2, a1, c3)"),
-    (("b2",), [{"model": "Large", "group": ["a1", "b2"]}], "b2: instance 'large' is one group with a1, which is not in this run or does not ask for it; "
-                                                           "run for all of a1 and b2 (--limit a1,b2)"),
-    (("b2", "a1", "c3"), [{"model": "Large", "group": ["a1", "b2"]}], "c3: instance 'large' is a group of a1, b2; take it out of what c3 asks for"),
-    (("b2", "a1"), [{"model": "Large", "arguments": {"data-parallel-size": 3}}], "data-parallel-size 3 is not 2 hosts with data-parallel-size-local 2 each"),
-    (("b2", "a1"), [{"model": "Large", "devices": 2}], "one rank needs 4 NPUs and a host of the group gives 2"),
-])
+@pytest.mark.parametrize(
+    "hosts, wanted, words",
+    [
+        (
+            ("b2",),
+            ["Large"],
+            "b2: instance 'large' spans 2 hosts, and 1 of this run asks for it (b2); name its hosts, such as {model: Large, group: [b2, <another>]}",
+        ),
+        (("b2", "a1", "c3"), ["Large"], "spans 2 hosts, and 3 of this run ask for it (b2, a1, c3)"),
+        (
+            ("b2",),
+            [{"model": "Large", "group": ["a1", "b2"]}],
+            "b2: instance 'large' is one group with a1, which is not in this run or does not ask for it; run for all of a1 and b2 (--limit a1,b2)",
+        ),
+        (("b2", "a1", "c3"), [{"model": "Large", "group": ["a1", "b2"]}], "c3: instance 'large' is a group of a1, b2; take it out of what c3 asks for"),
+        (
+            ("b2", "a1"),
+            [{"model": "Large", "arguments": {"data-parallel-size": 3}}],
+            "data-parallel-size 3 is not 2 hosts with data-parallel-size-local 2 each",
+        ),
+        (("b2", "a1"), [{"model": "Large", "devices": 2}], "one rank needs 4 NPUs and a host of the group gives 2"),
+    ],
+)
 def test_a_group_that_cannot_be_is_told_before_a_host_is_asked(catalogue, hosts, wanted, words):
     problems = build(catalogue, wanted, hosts, surveys=None)[1]
     assert any(words in problem for problem in problems), problems

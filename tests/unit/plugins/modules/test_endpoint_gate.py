@@ -177,6 +177,7 @@ def test_good_server(world, serve):
 
 def test_a_container_that_the_survey_saw_is_not_asked_for_again(world, serve):
     world.tool("docker", "exit 1\n")
+
     def seen(labels):
         return {"Id": "1", "Config": {"Labels": labels}, "State": {"Pid": os.getpid()}}
 

@@ -42,8 +42,14 @@ class Host(World):
             current = release_host.get_link(self.path("state", "instances", each["name"], "current"))
             self.asked.append((each["name"], current, each.get("stability_window_s")))
             rule = self.bad_rule(each["name"], current)
-            found[each["name"]] = {"ready": rule is None, "elapsed_s": 1.0, "phase": "ready", "journal_tail": [], "cause": None, "findings": [] if rule is None else [
-                {"rule": rule, "status": "fail", "found": "x", "expected": "y", "remedy": "z"}]}
+            found[each["name"]] = {
+                "ready": rule is None,
+                "elapsed_s": 1.0,
+                "phase": "ready",
+                "journal_tail": [],
+                "cause": None,
+                "findings": [] if rule is None else [{"rule": rule, "status": "fail", "found": "x", "expected": "y", "remedy": "z"}],
+            }
             if rule:
                 sentences.append("%s: %s: x" % (each["name"], rule))
         return {"instances": found}, sentences

@@ -246,5 +246,8 @@ def test_a_result_that_is_no_json_is_told(host):
 
 def test_words_and_folders_reach_the_command_as_they_are(host):
     words = ["a b", "$HOME", "%n", "it's", "", "ü"]
-    host.run(argv=[sys.executable, "-c", "import json, os, sys; json.dump([sys.argv[1:], os.environ['JOB_DIRECTORY'], os.getcwd()], open('result.json', 'w'))"] + words)
+    host.run(
+        argv=[sys.executable, "-c", "import json, os, sys; json.dump([sys.argv[1:], os.environ['JOB_DIRECTORY'], os.getcwd()], open('result.json', 'w'))"]
+        + words
+    )
     assert host.run(state="followed")["job"]["result"] == [words, str(host.folder()), str(host.folder())]

@@ -13,7 +13,6 @@ import pytest
 from fake_host import NEW, OLD, World, instance
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release as domain
-from ansible_collections.vllm_ascend.fleet.plugins.modules import release as module
 
 
 @pytest.fixture

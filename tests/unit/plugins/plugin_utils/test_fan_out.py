@@ -83,7 +83,9 @@ def test_what_is_wrong_with_some_is_told_and_hinders_nobody(world, fleet, keys, 
     # Without Ansible's own importer, which tests do not have, a plugin that does not exist is an ImportError.
     there = fan_out.connection_loader.get
     monkeypatch.setattr(fan_out.connection_loader, "get", lambda name, *args, **more: None if name == "no_such_connection" else there(name, *args, **more))
-    monkeypatch.setattr(ssh_target, "plugin_variables", lambda kind, name, known=ssh_target.plugin_variables: [] if name == "no_such_connection" else known(kind, name))
+    monkeypatch.setattr(
+        ssh_target, "plugin_variables", lambda kind, name, known=ssh_target.plugin_variables: [] if name == "no_such_connection" else known(kind, name)
+    )
     fleet.behaviour[hosts["mute"]["ansible_host"]] = {"shell": lambda command, given: b""}
     fleet.behaviour[hosts["noise"]["ansible_host"]] = {"shell": lambda command, given: b"This account is currently not available.\n"}
     answers = ask(hosts, tmp_path)

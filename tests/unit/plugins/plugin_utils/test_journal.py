@@ -23,7 +23,14 @@ def test_events_are_numbered_and_read_again(tmp_path):
     journal.write("step.end", "h1", 0, "drain", True, 1.5, 2.0, "words")
     first, second = journal.events()
     assert (first["seq"], second["seq"], first["run"], first["evidence"]) == (1, 2, "run", {"a": "ä"})
-    assert (second["host"], second["step"], second["ok"], second["elapsed_s"], second["expected_s"], second["message"]) == ("h1", "drain", True, 1.5, 2.0, "words")
+    assert (second["host"], second["step"], second["ok"], second["elapsed_s"], second["expected_s"], second["message"]) == (
+        "h1",
+        "drain",
+        True,
+        1.5,
+        2.0,
+        "words",
+    )
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))

@@ -9,7 +9,7 @@ import html.parser
 import json
 import pathlib
 import sys
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -177,10 +177,27 @@ def test_times_are_told_as_a_person_would(value, words):
 def verified(ready=True, reason=None):
     """The files of a run that asked one instance, or could not."""
     found = synthetic_run.proof("a2-1", "qwen", None if ready else "42 is wrong")["findings"]
-    answer = {"check": "smoke.arithmetic", "asked": "What is 17 + 25?", "status": 200, "text": "42", "reasoning": "", "error": None, "first_token_s": 0.1, "elapsed_s": 0.3}
+    answer = {
+        "check": "smoke.arithmetic",
+        "asked": "What is 17 + 25?",
+        "status": 200,
+        "text": "42",
+        "reasoning": "",
+        "error": None,
+        "first_token_s": 0.1,
+        "elapsed_s": 0.3,
+    }
     instances = [] if reason else [{"host": "a2-1", "instance": "qwen", "model": "Qwen3-32B", "served_model_name": "q", "release": "r", "ready": ready,
                                     "elapsed_s": 1.0, "findings": found, "answers": [answer]}]
-    return {"verify": {"schema": 1, "run_id": "r", "verdict": "pass" if ready and not reason else "fail", "instances": instances, "hosts": {"a2-1": {"reason": reason}}}}
+    return {
+        "verify": {
+            "schema": 1,
+            "run_id": "r",
+            "verdict": "pass" if ready and not reason else "fail",
+            "instances": instances,
+            "hosts": {"a2-1": {"reason": reason}},
+        }
+    }
 
 
 @pytest.mark.parametrize("ready, reason, status, words", [
