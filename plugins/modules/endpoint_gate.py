@@ -86,7 +86,7 @@ options:
     description: Path of C(npu-smi), which tells the health of C(devices) in the end; found out when not given.
     type: path
 seealso:
-  - module: vllm_ascend.fleet.release
+  - module: vllm_ascend.fleet.change
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes.info
 """

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The release module on real files, see fake_host."""
+"""Releases on real files, see fake_host."""
 
 from __future__ import annotations
 
