@@ -121,6 +121,9 @@ class ActionModule(ActionBase):
             return self._failed(host, begun["msg"] + ("" if "nothing was" in begun["msg"] else "; nothing was changed"), begun)
         result = {key: begun[key] for key in ("changed", "diff", "actions", "instances")}
         kept = dict(result, outcome="unchanged", leaving=request["leaving"])
+        if self._task.check_mode:
+            for step in begun["actions"]:
+                self._display.display(f"{host}: would {step}")
         if begun["job"] and not self._task.check_mode:
             ended = self._follow(host, identity, request, args, task_vars, watch)
             kept.update(ended, actions=result["actions"])

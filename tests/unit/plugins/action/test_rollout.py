@@ -396,6 +396,7 @@ def test_a_refusal_of_the_host_is_told_with_what_it_means(fleet, monkeypatch):
 def test_check_mode_follows_no_job(fleet, monkeypatch):
     calls = changing(monkeypatch, RESULT)
     assert fleet.run(change, check_mode=True)["changed"] and len(calls) == 1 and calls[0][1]["check"] is True
+    assert fleet.shown == ["h1: would stop u.service"]
 
 
 # --- gateway
