@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from fleet_operator import BIN, INVENTORY, ROOT, described, on, play, using
-from load import Load
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.load import Load
 
 UPGRADE, MODEL, INSTANCE = "playbooks/upgrade.yml", "gemma-4-E2B-it", "gemma-4-e2b-it"
 HOSTS = [f"a2-{number}" for number in range(1, 7)]

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from load import Load
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.load import Load
 from test_engine_sim import Box, free_port
 
 

@@ -7,7 +7,7 @@
         play("playbooks/upgrade.yml").succeeded()
     assert load.report()["failed"] == 0, load.told()
 
-    python tests/end_to_end/load.py http://192.0.2.80:8000 gemma-4-E2B-it --seconds 60      # JSON; exit code 1 when a client saw a failure
+    python plugins/plugin_utils/load.py http://192.0.2.80:8000 gemma-4-E2B-it --seconds 60      # JSON; exit code 1 when a client saw a failure
 
 Requests begin on time whatever became of those before (at most `in_flight` at once; what had to wait for a place is counted as held back).
 Each has a connection of its own, so that none is spared by one that was open before. Nothing is tried twice.
