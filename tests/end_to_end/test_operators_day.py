@@ -136,7 +136,7 @@ def test_what_left_the_inventory_is_named_and_goes_only_when_asked():
     done = play(DEPLOY, *ONE).succeeded()
     assert f"left the inventory: {OTHER}" in done.output and done.changed[HOST] == 0
     check = play(DEPLOY, *ONE, "-e", "prune=true", "--check", "--diff").succeeded()
-    assert check.changed[HOST] == 1 and f"would remove unit vllm-ascend-{OTHER}.service" in check.output
+    assert check.changed[HOST] == 1 and f"would stop and remove {OTHER}, which left the inventory" in check.output
     assert OTHER in on(HOST, "docker ps")
     assert play(DEPLOY, *ONE, "-e", "prune=true").succeeded().changed[HOST] == 1
     assert OTHER not in on(HOST, "docker ps --all; ls /etc/systemd/system /var/lib/vllm-ascend-fleet/instances /etc/vllm-ascend-fleet")
