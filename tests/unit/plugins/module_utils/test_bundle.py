@@ -90,7 +90,7 @@ def test_the_list_of_parts_names_each_and_is_the_same_for_the_same():
     hashes = {"wheels/rich-15.0.0-py3-none-any.whl": A, "patches/1.patch": B, "collection/c.tar.gz": A, "images/blobs/sha256/" + A: A}
     images, weights = {NAME: {"digest": DIGEST}}, {"m": {"model.safetensors": {"sha256": B, "bytes": 3}}}
     made = bundle.sbom("0.1.0", hashes, images, weights)
-    assert made == bundle.sbom("0.1.0", dict(reversed(hashes.items())), images, weights)
+    assert made == bundle.sbom("0.1.0", dict(reversed(list(hashes.items()))), images, weights)
     assert made["bomFormat"] == "CycloneDX" and made["specVersion"] == "1.5"
     parts = {part["name"]: part for part in made["components"]}
     assert parts["ascend/vllm-ascend"]["purl"] == "pkg:oci/vllm-ascend@sha256%3A" + A

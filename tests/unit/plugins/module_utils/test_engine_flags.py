@@ -8,7 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 
+import pytest
+
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import arguments, engine_flags
+
+# It runs beside vLLM, which needs a later Python than hosts have.
+pytestmark = pytest.mark.skipif(not hasattr(argparse, "BooleanOptionalAction"), reason="Python 3.9 or later")
 
 
 def optional_type(inner):
