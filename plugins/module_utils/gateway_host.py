@@ -124,6 +124,7 @@ def apply(arguments):
     stale = sorted(
         name for name in (os.listdir(directory) if os.path.isdir(directory) else ()) if name not in files and name != STATE and not name.startswith(".")
     )
+    before.update((name, release_host.read_text(os.path.join(directory, name))) for name in stale)
     running = container_cli.run(["systemctl", "is-active", "--quiet", UNIT], CHECK_S)["rc"] == 0
     actions = ["write %s" % name for name in different] + ["remove %s" % name for name in stale]
     if actions or not running:
@@ -154,10 +155,13 @@ def apply(arguments):
         release_host.remove_file(os.path.join(directory, name))
     done = container_cli.run(["systemctl", "reload" if running else "start", UNIT], CHECK_S)
     if done["rc"] != 0:
-        for name in different:
-            if before[name] is not None:
+        for name in different + stale:
+            if before[name] is None:
+                release_host.remove_file(os.path.join(directory, name))
+            else:
                 release_host.write_text(os.path.join(directory, name), before[name], 0o600)
-        container_cli.run(["systemctl", "reload" if running else "start", UNIT], CHECK_S)
-        raise ValueError("the gateway did not take the new configuration (%s); the old one is back: journalctl -u %s" % (
-            container_cli.last_line(done["stderr"]) or "exit %s" % done["rc"], UNIT))
+        back = container_cli.run(["systemctl", "reload" if running else "start", UNIT], CHECK_S)["rc"] == 0 if before.get(CONFIGURATION) else False
+        raise ValueError("the gateway did not take the new configuration (%s); %s: journalctl -u %s" % (
+            container_cli.last_line(done["stderr"]) or "exit %s" % done["rc"],
+            "the old one is back" if back else "the old files are back, but the gateway needs a person", UNIT))
     return result
