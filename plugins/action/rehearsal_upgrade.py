@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
             clients = rehearsal_upgrade.addresses(self._step("gateway.yml", own))
             failed, lines = self._upgrade(dict(wanted, **own), clients, args["faults"], args["rate"])
         except (StepFailed, JournalError) as error:
-            return {"failed": True, "msg": str(error)}
+            return {"failed": True, "msg": f"the upgrade was not rehearsed: {error}"}
         for line in lines:
             self._display.display(line, color="red" if failed else None)
         result = {"changed": True, "lines": lines}
@@ -64,24 +64,28 @@ class ActionModule(ActionBase):
         began, key = time.time(), None
         if (self.state / "fleet_gateway_clients").exists():
             key = (self.state / "fleet_gateway_clients").read_text(encoding="utf-8").strip()
-        pulled = []
+        pulled, stuck = [], []
         with contextlib.ExitStack() as stack:
             loads = {model: stack.enter_context(Load(url, model, rate=rate, key=key, expected="")) for model, url in addresses.items()}
             try:
                 for host, own in sorted(levers.items()):
                     for lever, value in sorted(own.items()):
-                        self._lever(host, lever, value=str(value))
                         pulled.append((host, lever))
+                        self._lever(host, lever, value=str(value))
                 _code, output = self._play("upgrade.yml", wanted, overlay=True)
             finally:
                 for host, lever in pulled:
-                    self._lever(host, lever, clear=True)
+                    # One that cannot be let go keeps neither the others nor the report.
+                    try:
+                        self._lever(host, lever, clear=True)
+                    except StepFailed as error:
+                        stuck.append("  still pulled: %s on %s: %s" % (lever, host, error))
         folders = [folder for folder in latest(wanted["fleet_report_directory"]) if Journal(folder).path.stat().st_mtime >= began]
         events = Journal(folders[0]).events() if folders else []
         state = rollout.replay(events) if events else None
         failed, lines = rehearsal_upgrade.judge(state, events, {model: load.report() for model, load in loads.items()}, levers,
                                                 rehearsal_upgrade.last_words(output))
-        return failed, lines + (["  journal: %s" % Journal(folders[0]).path, "  report: %s" % (folders[0] / "index.html"), ""] if folders else [""])
+        return failed or bool(stuck), lines + stuck + (["  journal: %s" % Journal(folders[0]).path, "  report: %s" % (folders[0] / "index.html"), ""] if folders else [""])
 
     def _lever(self, host, lever, **more):
         self._step("rehearse_fault.yml", dict(more, host=host, fault=lever), overlay=False)
@@ -90,8 +94,8 @@ class ActionModule(ActionBase):
         """:returns: what it printed. :raises StepFailed: when it failed."""
         code, output = self._play(playbook, variables, overlay)
         if code:
-            raise StepFailed(f"{playbook} failed on the rehearsal fleet, so the upgrade was not rehearsed: {rehearsal_upgrade.last_words(output)}; all of it "
-                             f"is in {self.state / (playbook + '.log')}")
+            raise StepFailed(f"{playbook} failed on the rehearsal fleet: {rehearsal_upgrade.last_words(output)}; all of it is in "
+                             f"{self.state / (playbook + '.log')}")
         return output
 
     def _play(self, playbook, variables, overlay):

@@ -109,11 +109,26 @@ def test_it_deploys_then_upgrades_with_what_was_asked_and_lets_the_levers_go(tmp
     assert "clients of m: 40 requests, 0 failed" in "\n".join(playing.shown)
 
 
+def test_a_lever_that_cannot_be_let_go_keeps_neither_the_others_nor_the_report(tmp_path, monkeypatch):
+    playing = Playing(tmp_path, monkeypatch, {})
+    there = playing.play
+
+    def stuck(words, **options):
+        done = there(words, **options)
+        name, variables, _sources = playing.played[-1]
+        done.returncode = int(name == "rehearse_fault.yml" and bool(variables.get("clear")) and variables["fault"] == "x")
+        return done
+    monkeypatch.setattr(rehearsal_upgrade.subprocess, "run", stuck)
+    done = playing.run(faults={"a2-1": {"x": "1", "y": "1"}})
+    assert [variables["fault"] for _name, variables, _sources in playing.played if variables.get("clear")] == ["x", "y"]
+    assert done["failed"] and "REHEARSED UPGRADE: done" in "\n".join(playing.shown) and "still pulled: x on a2-1" in "\n".join(playing.shown)
+
+
 def test_what_fails_before_is_one_line_and_nothing_is_upgraded(tmp_path, monkeypatch):
     playing = Playing(tmp_path, monkeypatch, {})
     playing.codes["deploy.yml"] = 2
     done = playing.run()
-    assert "deploy.yml failed on the rehearsal fleet" in done["msg"] and "no room" in done["msg"] and len(playing.played) == 1
+    assert "the upgrade was not rehearsed: deploy.yml failed on the rehearsal fleet" in done["msg"] and "no room" in done["msg"] and len(playing.played) == 1
 
 
 @pytest.mark.parametrize("extra, args, words", [({"ansible_user": "x"}, {}, "true fleet"), ({}, {"faults": {"a2-7": {}}}, "no host of this inventory")])
