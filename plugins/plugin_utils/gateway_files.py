@@ -26,12 +26,11 @@ def question(model):
     return json.dumps(asked, ensure_ascii=True, separators=(",", ":")).replace("'", "\\u0027")
 
 
-def render(servers, chosen, clients, api_key=None, certificate=None, authority=None):
+def render(servers, chosen, clients, api_key=None, certificate=None):
     """Make the files of the gateways.
 
     :param dict servers: of gateway.servers. :param dict chosen: of gateway.settings. :param dict clients: {name: key}.
     :param api_key: of the instances, or None. :param certificate: text of certificate and key, or None for plain HTTP.
-    :param authority: text of the certificates that vouch for the instances, or None when they speak plain HTTP.
     :returns: {name: text}; secrets are in them.
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -41,10 +40,10 @@ def render(servers, chosen, clients, api_key=None, certificate=None, authority=N
     models = [{"slug": gateway.slug(model), "port": numbers[model], "servers": found, "key": api_key, "question": question(model)}
               for model, found in sorted(servers.items())]
     text = environment.get_template("haproxy.cfg.j2").render(
-        models=models, directory=gateway.DIRECTORY, socket=gateway.SOCKET, clients=bool(clients), certificate=bool(certificate), tls=bool(authority),
+        models=models, directory=gateway.DIRECTORY, socket=gateway.SOCKET, clients=bool(clients), certificate=bool(certificate),
         max_connections=chosen["max_connections"], idle_timeout_s=chosen["idle_timeout_s"], check_interval_ms=int(1000 * chosen["check_interval_s"]))
     files = {"haproxy.cfg": text}
-    for name, content in (("clients.map", gateway.client_map(clients) if clients else None), ("certificate.pem", certificate), ("authority.pem", authority)):
+    for name, content in (("clients.map", gateway.client_map(clients) if clients else None), ("certificate.pem", certificate)):
         if content:
             files[name] = content
     return files

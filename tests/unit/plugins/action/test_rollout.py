@@ -17,6 +17,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.action import change, gateway, rollout, traffic
 from ansible_collections.vllm_ascend.fleet.plugins.lookup.rollout import LookupModule
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gateway as gateway_domain
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import lease_host
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import rollout as domain
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, grouping, lean, performance, workspace
@@ -494,6 +495,31 @@ def test_a_gateway_that_is_not_set_up_yet_is_left_alone_and_told(fleet, monkeypa
     workspace.save("rollout_settings", dict(kept, traffic={"gateways": ["gw"], "gateway": {}, "hooks": {}}))
     monkeypatch.setattr(fan_out, "ask", lambda action, requests, *_rest: {"gw": {"servers": [], "running": False, "set_up": False}})
     assert fleet.run(gateway)["addresses"] == {} and fleet.shown == ["gw: no gateway yet; set it up with playbooks/gateway.yml"]
+
+
+@pytest.mark.parametrize("down", [(), ("h3",)])
+def test_a_limited_run_keeps_the_servers_of_the_other_hosts_at_the_gateways(fleet, monkeypatch, down):
+    kept, plan = workspace.load("rollout_settings"), workspace.load("plan")
+    workspace.save("plan", dict(plan, hosts={"h1": plan["hosts"]["h1"]}))
+    workspace.save("surveys", {"h1": SURVEY})
+    chosen = gateway_domain.settings({})[0]
+    workspace.save("rollout_settings", dict(kept, beyond=["h2", "h3"], traffic={"gateways": ["gw"], "gateway": chosen, "hooks": {}}))
+    fleet.hosts["gw"], applied, there = {}, [], fleet.ask
+
+    def ask(action, requests, entry, hostvars, deadline_s):
+        if entry != "gateway_host:answer":
+            return {host: {"survey": {"unreachable": True, "error": "off", "remedy": "on"}, "proof": {}, "load": {}} if host in down else answer
+                    for host, answer in there(action, requests, entry, hostvars, deadline_s).items()}
+        if requests["gw"]["act"] == "look":
+            return {"gw": {"servers": [{"name": "%s.one" % host} for host in HOSTS], "running": True, "set_up": True}}
+        applied.append(requests["gw"]["files"]["haproxy.cfg"])
+        return {"gw": {"changed": False, "actions": [], "different": [], "before": ""}}
+    monkeypatch.setattr(fan_out, "ask", ask)
+    assert "failed" not in fleet.run(gateway)
+    if down:
+        assert not applied and "the gateways stay as they are, since h3 cannot be asked" in fleet.shown[0]
+    else:
+        assert all("server %s.one" % host in applied[0] for host in HOSTS)
 
 
 class Measuring:
