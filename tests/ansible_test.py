@@ -94,9 +94,11 @@ def home(core: Core) -> Path:
     settings = dict(re.findall(r"^(?:global|install|:env:)\.([\w-]+)=(.*)$", listed, re.MULTILINE))
     config = folder / ".config" / "pip" / "pip.conf"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.touch(mode=0o600)
     lines = [f"{key} = " + str(ast.literal_eval(value)).replace("\n", "\n    ") for key, value in settings.items()]
-    config.write_text("\n".join(["[global]"] + lines) + "\n")
+    text = "\n".join(["[global]"] + lines) + "\n"
+    if not config.exists() or config.read_text() != text:  # Another run may be reading it.
+        config.touch(mode=0o600)
+        config.write_text(text)
     return folder
 
 
@@ -113,9 +115,9 @@ def build(destination: Path) -> Path:
     return destination / "ansible_collections" / "vllm_ascend" / "fleet"
 
 
-def make_copy() -> Path:
-    """A fresh built copy that is a git checkout of its own: in an ignored folder of another one ansible-test sees no files."""
-    copy = build(CACHE / "collections")
+def make_copy(kind: str) -> Path:
+    """A fresh built copy that is a git checkout of its own, for one kind of run at a time: in an ignored folder of another one ansible-test sees no files."""
+    copy = build(CACHE / "collections" / kind)
     subprocess.run(["git", "init", "-q", "."], cwd=copy, check=True)
     subprocess.run(["git", "add", "-A"], cwd=copy, check=True)
     return copy
@@ -125,10 +127,12 @@ def command(core: Core, found: dict[str, Path]) -> tuple[list[str], dict[str, st
     """The ansible-test of a core and the environment it needs."""
     venv = core_venv(core, found[controller_python(core, found)])
     links = CACHE / "interpreters"
-    shutil.rmtree(links, ignore_errors=True)
-    links.mkdir(parents=True)
+    links.mkdir(parents=True, exist_ok=True)
     for version, path in found.items():
-        (links / f"python{version}").symlink_to(path)
+        link = links / f"python{version}"
+        if not link.is_symlink() or Path(os.readlink(link)) != path:
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
     environment = dict(os.environ, HOME=str(home(core)), PATH=f"{links}:{venv / 'bin'}:/usr/local/bin:/usr/bin:/bin", LC_ALL="C.UTF-8")
     environment.pop("ANSIBLE_CONFIG", None)
     return [str(venv / "bin" / "ansible-test")], environment
@@ -144,7 +148,7 @@ def main() -> int:
     except Missing as error:
         print(error, file=sys.stderr)
         return 2
-    return subprocess.run(argv + sys.argv[2:], cwd=make_copy(), env=environment, check=False).returncode
+    return subprocess.run(argv + sys.argv[2:], cwd=make_copy(sys.argv[2]), env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

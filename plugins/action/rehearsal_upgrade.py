@@ -85,7 +85,8 @@ class ActionModule(ActionBase):
         state = rollout.replay(events) if events else None
         failed, lines = rehearsal_upgrade.judge(state, events, {model: load.report() for model, load in loads.items()}, levers,
                                                 rehearsal_upgrade.last_words(output))
-        return failed or bool(stuck), lines + stuck + (["  journal: %s" % Journal(folders[0]).path, "  report: %s" % (folders[0] / "index.html"), ""] if folders else [""])
+        kept = ["  journal: %s" % Journal(folders[0]).path, "  report: %s" % (folders[0] / "index.html")] if folders else []
+        return failed or bool(stuck), lines + stuck + kept + [""]
 
     def _lever(self, host, lever, **more):
         self._step("rehearse_fault.yml", dict(more, host=host, fault=lever), overlay=False)
