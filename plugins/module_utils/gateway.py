@@ -58,21 +58,30 @@ def slug(model):
     return "model-" + re.sub(r"[^A-Za-z0-9._-]", "_", model)
 
 
-def ports(models, chosen):
-    """{served model name: port}: those that the settings name, the others counted from first_port in the order of their names.
+def ports(models, chosen, kept):
+    """{served model name: port}: those that the settings name, then those that are in force, the others counted from first_port in the order of their names.
 
     :param models: served model names. :param dict chosen: of :func:`settings`.
+    :param dict kept: of :func:`read_ports`; an address that clients know does not move because another model came or went.
     """
     named = dict((model, entry["port"]) for model, entry in chosen["models"].items())
-    result, following = {}, chosen["first_port"]
+    result = dict((model, named[model]) for model in models if model in named)
     for model in sorted(models):
-        if model in named:
-            result[model] = named[model]
-            continue
-        while following in named.values():
-            following += 1
-        result[model], following = following, following + 1
+        port = kept.get(slug(model))
+        if model not in result and port is not None and port not in named.values() and port not in result.values():
+            result[model] = port
+    following = chosen["first_port"]
+    for model in sorted(models):
+        if model not in result:
+            while following in named.values() or following in result.values():
+                following += 1
+            result[model] = following
     return result
+
+
+def read_ports(text):
+    """The ports in a configuration of ours. {slug: port}."""
+    return dict((name, int(port)) for name, port in re.findall(r"^frontend (\S+)\n +bind :(\d+)", text, re.MULTILINE))
 
 
 def servers(plan, surveys, proof, addresses, present):

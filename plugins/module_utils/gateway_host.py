@@ -63,10 +63,11 @@ def state_of(path):
 def look(arguments):
     """Everything behind the gateway."""
     path = arguments.get("socket") or gateway.SOCKET
+    ports = gateway.read_ports(release_host.read_text(os.path.join(arguments.get("directory") or gateway.DIRECTORY, CONFIGURATION)) or "")
     if not os.path.exists(path):
-        return {"servers": [], "running": False, "set_up": os.path.exists(UNIT_FILE)}
+        return {"servers": [], "running": False, "set_up": os.path.exists(UNIT_FILE), "ports": ports}
     found = state_of(path)
-    return {"running": True, "set_up": True, "servers": [dict(entry, backend=backend, name=name) for (backend, name), entry in sorted(found.items())]}
+    return {"running": True, "set_up": True, "ports": ports, "servers": [dict(entry, backend=backend, name=name) for (backend, name), entry in sorted(found.items())]}
 
 
 def set_state(arguments):

@@ -26,18 +26,17 @@ def question(model):
     return json.dumps(asked, ensure_ascii=True, separators=(",", ":")).replace("'", "\\u0027")
 
 
-def render(servers, chosen, clients, api_key=None, certificate=None):
+def render(servers, ports, chosen, clients, api_key=None, certificate=None):
     """Make the files of the gateways.
 
-    :param dict servers: of gateway.servers. :param dict chosen: of gateway.settings. :param dict clients: {name: key}.
+    :param dict servers: of gateway.servers. :param dict ports: of gateway.ports. :param dict chosen: of gateway.settings. :param dict clients: {name: key}.
     :param api_key: of the instances, or None. :param certificate: text of certificate and key, or None for plain HTTP.
     :returns: {name: text}; secrets are in them.
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                                      keep_trailing_newline=True, autoescape=False)
     environment.filters["quoted"] = quoted
-    numbers = gateway.ports(servers, chosen)
-    models = [{"slug": gateway.slug(model), "port": numbers[model], "servers": found, "key": api_key, "question": question(model)}
+    models = [{"slug": gateway.slug(model), "port": ports[model], "servers": found, "key": api_key, "question": question(model)}
               for model, found in sorted(servers.items())]
     text = environment.get_template("haproxy.cfg.j2").render(
         models=models, directory=gateway.DIRECTORY, socket=gateway.SOCKET, clients=bool(clients), certificate=bool(certificate),

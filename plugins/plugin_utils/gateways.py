@@ -73,6 +73,7 @@ def apply(action, task_vars):
     if not hosts:
         return None
     present = {server["name"] for answer in answers.values() for server in answer["servers"]}
+    kept = next((answers[host]["ports"] for host in hosts if answers[host]["ports"]), {})
     plan, surveys, proofs = workspace.load("plan"), surveyed(), proven()
     beyond = workspace.load("rollout_settings")["beyond"]
     if beyond:
@@ -85,23 +86,26 @@ def apply(action, task_vars):
         surveys, proofs = dict(surveys, **more), dict(proofs, **theirs)
     addresses = {host: str(hostvars[host].get("fleet_address") or hostvars[host].get("ansible_host") or host) for host in set(plan["hosts"]) | set(surveys)}
     servers = gateway.servers(plan, surveys, proofs, addresses, present)
+    ports = gateway.ports(servers, chosen, kept)
     clients = variable(task_vars, "fleet_gateway_clients", {}) or {}
     problems = gateway.client_problems(clients)
     if problems:
         raise GatewayError(problems[0])
     api_key = variable(task_vars, "fleet_api_key", None)
-    files = gateway_files.render(servers, chosen, clients, api_key, certificate(chosen["certificate"]))
+    if api_key and not clients:
+        # The gateway shows this key to the instances; it must not lend it to whoever comes.
+        clients = {"fleet": api_key}
+    files = gateway_files.render(servers, ports, chosen, clients, api_key, certificate(chosen["certificate"]))
     check = action._task.check_mode
     answers = fan_out.ask(action, {host: {"act": "apply", "files": files, "check": check} for host in hosts}, "gateway_host:answer", hostvars, ASK_S)
     refuse(answers)
-    numbers = gateway.ports(servers, chosen)
     scheme = "https" if chosen["certificate"] else "http"
     named = [chosen["address"]] if chosen["address"] else [str(hostvars[host].get("ansible_host") or host) for host in hosts]
     return {
         "changed": any(answer["changed"] for answer in answers.values()),
         "gateways": answers,
         "diff": diff(answers, files, [api_key] + list(clients.values())),
-        "addresses": {model: ["%s://%s:%d" % (scheme, name, port) for name in named] for model, port in sorted(numbers.items())},
+        "addresses": {model: ["%s://%s:%d" % (scheme, name, port) for name in named] for model, port in sorted(ports.items())},
     }
 
 

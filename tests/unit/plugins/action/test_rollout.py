@@ -504,22 +504,25 @@ def test_a_limited_run_keeps_the_servers_of_the_other_hosts_at_the_gateways(flee
     workspace.save("surveys", {"h1": SURVEY})
     chosen = gateway_domain.settings({})[0]
     workspace.save("rollout_settings", dict(kept, beyond=["h2", "h3"], traffic={"gateways": ["gw"], "gateway": chosen, "hooks": {}}))
-    fleet.hosts["gw"], applied, there = {}, [], fleet.ask
+    fleet.hosts["gw"], fleet.hosts["h1"]["fleet_api_key"], applied, clients, there = {}, "key of the instances", [], [], fleet.ask
 
     def ask(action, requests, entry, hostvars, deadline_s):
         if entry != "gateway_host:answer":
             return {host: {"survey": {"unreachable": True, "error": "off", "remedy": "on"}, "proof": {}, "load": {}} if host in down else answer
                     for host, answer in there(action, requests, entry, hostvars, deadline_s).items()}
         if requests["gw"]["act"] == "look":
-            return {"gw": {"servers": [{"name": "%s.one" % host} for host in HOSTS], "running": True, "set_up": True}}
+            return {"gw": {"servers": [{"name": "%s.one" % host} for host in HOSTS], "running": True, "set_up": True, "ports": {"model-M": 9007}}}
         applied.append(requests["gw"]["files"]["haproxy.cfg"])
+        clients.append(requests["gw"]["files"].get("clients.map"))
         return {"gw": {"changed": False, "actions": [], "different": [], "before": ""}}
     monkeypatch.setattr(fan_out, "ask", ask)
     assert "failed" not in fleet.run(gateway)
     if down:
         assert not applied and "the gateways stay as they are, since h3 cannot be asked" in fleet.shown[0]
     else:
-        assert all("server %s.one" % host in applied[0] for host in HOSTS)
+        assert all("server %s.one" % host in applied[0] for host in HOSTS) and "bind :9007\n" in applied[0]
+        # The gateway lends the key of the instances to nobody.
+        assert clients[0].endswith(" fleet\n") and clients[0].count("\n") == 1
 
 
 class Measuring:

@@ -17,7 +17,14 @@ def chosen(**more):
 
 
 def test_ports_count_up_around_those_that_are_named():
-    assert gateway.ports(["b", "a", "c"], chosen(first_port=9000, models={"b": {"port": 9000}})) == {"a": 9001, "b": 9000, "c": 9002}
+    assert gateway.ports(["b", "a", "c"], chosen(first_port=9000, models={"b": {"port": 9000}}), {}) == {"a": 9001, "b": 9000, "c": 9002}
+
+
+def test_a_port_stays_when_models_come_and_go():
+    kept = gateway.read_ports("frontend model-b\n    bind :9000\n\nfrontend model-c\n    bind :9001 ssl crt /x\n\nbackend model-c\n    balance leastconn\n")
+    assert kept == {"model-b": 9000, "model-c": 9001}
+    assert gateway.ports(["a", "c"], chosen(), kept) == {"a": 9000, "c": 9001}
+    assert gateway.ports(["a", "b", "c"], chosen(models={"a": {"port": 9001}}), kept) == {"a": 9001, "b": 9000, "c": 9002}
 
 
 @pytest.mark.parametrize("given, words", [
