@@ -25,8 +25,8 @@ class ActionModule(ActionBase):
         except (gateways.GatewayError, workspace.Missing) as error:
             return {"failed": True, "msg": str(error)}
         if done is None:
-            return {"changed": False, "addresses": {}}
+            return {"changed": False, "addresses": {}, "guarded": []}
         for model, urls in done["addresses"].items():
             self._display.display("%s: %s/v1" % (model, ", ".join(urls)))
-        return {"changed": done["changed"], "addresses": done["addresses"], "diff": done["diff"],
+        return {"changed": done["changed"], "addresses": done["addresses"], "diff": done["diff"], "guarded": done["guarded"],
                 "actions": {host: answer["actions"] for host, answer in done["gateways"].items()}}

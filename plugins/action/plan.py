@@ -13,7 +13,7 @@ import time
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, plan_text, recovery, rollout, spanning
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, firewall, gate, plan_text, recovery, rollout, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, levels, recording, report, rolling, workspace
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import Journal, JournalError, latest
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.planning import Planning, PlanningError
@@ -156,11 +156,14 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _keep_rollout(planning, task_vars):
-        gateways = list((task_vars.get("groups") or {}).get(planning.rollout["gateway_group"]) or ())
+        groups = task_vars.get("groups") or {}
+        gateways = list(groups.get(planning.rollout["gateway_group"]) or ())
+        scrapers = [str(task_vars["hostvars"][host].get("ansible_host") or host) for host in groups.get(planning.rollout["monitoring_group"]) or ()]
         rolling.enlist(planning, task_vars["hostvars"])
         workspace.save(
             "rollout_settings",
-            dict(planning.rollout, traffic={"gateways": gateways, "gateway": planning.rollout["gateway"], "hooks": planning.rollout["hooks"]}),
+            dict(planning.rollout, traffic=dict({name: planning.rollout[name] for name in ("gateway", "hooks", "access")}, gateways=gateways,
+                                                scrapers=planning.rollout["scrapers"] + [address for address in scrapers if firewall.is_network(address)])),
         )
 
     def _back(self, planning, surveys, args, task_vars):

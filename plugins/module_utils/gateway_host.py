@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import shutil
 import socket
@@ -22,16 +23,17 @@ NO_STATES = "1\n"
 SOCKET_S = 10.0
 SHOWN_S = 5.0
 CHECK_S = 60.0
+CONNECT_S = 3.0
 
 
 def answer(arguments):
     """Look at, change or configure the gateway of this host.
 
-    :param dict arguments: "act": "look", "set" or "apply"; for set "servers": [{"host", "instance", "model"}] and "state"; for apply "files": {name: text} and
-        "check"; "socket" and "directory" stand for the usual ones.
+    :param dict arguments: "act": "look", "set", "apply" or "connect"; for set "servers": [{"host", "instance", "model"}] and "state"; for apply "files":
+        {name: text}, "addresses" of hosts and "check"; for connect "servers": [[address, port]]; "socket" and "directory" stand for the usual ones.
     :raises ValueError: with one line for the user.
     """
-    return {"look": look, "set": set_state, "apply": apply}[arguments["act"]](arguments)
+    return {"look": look, "set": set_state, "apply": apply, "connect": connect}[arguments["act"]](arguments)
 
 
 def ask(path, command):
@@ -110,10 +112,34 @@ def keep_states(path, directory):
     release_host.write_text(os.path.join(directory, STATE), ask(path, "show servers state"), 0o600)
 
 
+def source(address):
+    """The address from which this host reaches another; None when it knows no way there."""
+    try:
+        family, kind, protocol, dummy, there = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as handle:
+            # Of a datagram socket this asks the routes and sends nothing.
+            handle.connect(there)
+            return handle.getsockname()[0]
+    except OSError:
+        return None
+
+
+def connect(arguments):
+    """To which servers a connection can be opened. :returns: {"open": [[address, port]]}."""
+    def opens(server):
+        try:
+            socket.create_connection(tuple(server), CONNECT_S).close()
+        except OSError:
+            return False
+        return True
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        return {"open": [server for server, there in zip(arguments["servers"], pool.map(opens, arguments["servers"])) if there]}
+
+
 def apply(arguments):
     """Bring the configuration to what is wanted; a bad one is refused and the old one stays in force.
 
-    :returns: {"changed", "diff": [names of the files that differ], "actions"}.
+    :returns: {"changed", "different": [names of files], "actions", "before": the configuration, "sources": {address of a host: where this one comes from}}.
     """
     directory = arguments.get("directory") or gateway.DIRECTORY
     path, files = arguments.get("socket") or gateway.SOCKET, arguments["files"]
@@ -130,7 +156,8 @@ def apply(arguments):
     actions = ["write %s" % name for name in different] + ["remove %s" % name for name in stale]
     if actions or not running:
         actions.append("reload the gateway" if running else "start the gateway")
-    result = {"changed": bool(actions), "actions": actions, "different": different, "before": before.get(CONFIGURATION)}
+    result = {"changed": bool(actions), "actions": actions, "different": different, "before": before.get(CONFIGURATION),
+              "sources": dict((address, source(address)) for address in arguments.get("addresses") or ())}
     if not actions or arguments.get("check"):
         return result
     os.makedirs(directory, mode=0o700, exist_ok=True)

@@ -18,7 +18,7 @@ import threading
 import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change as domain
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint, endpoint_probes, job_host, parse_host
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import container_cli, endpoint, endpoint_probes, firewall_host, job_host, parse_host
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release, release_host, spanning
 
 NEXT = ".next"
@@ -390,6 +390,9 @@ class Change:
                                [entry for entry in outline.leaving if release.is_running(entry)])
         elif state == "absent":
             release_host.absent(outline.host, outline.wanted, False)
+            if not os.path.isdir(os.path.join(self.params["state_directory"], "instances")):
+                # Nothing is left to guard.
+                firewall_host.remove()
         else:
             stop = [entry for entry in outline.changes if outline.steps[entry["name"]]["stop"]]
             start = [entry for entry in outline.changes if outline.steps[entry["name"]]["start"]]

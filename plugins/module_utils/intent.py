@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean, slug
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import SERVICE, did_you_mean, slug
 
 # name -> (types, default). The one list of inventory variables; docs/inventory.md explains each.
 VARIABLES = {
@@ -49,6 +49,7 @@ VARIABLES = {
     "fleet_gateway": ((dict,), {}),
     "fleet_gateway_clients": ((dict,), {}),
     "fleet_address": ((str, type(None)), None),
+    "fleet_instance_access": ((str,), "gateways"),
     "fleet_drain_hook": ((str, list, type(None)), None),
     "fleet_admit_hook": ((str, list, type(None)), None),
 }
@@ -132,6 +133,8 @@ def _read_instances(host, given, problems):
             continue
         instance = dict(entry)
         instance["name"] = slug(str(entry.get("name", entry["model"])))
+        if instance["name"].startswith(SERVICE):
+            problems.append("%s: names that begin with '%s' are kept for services of the fleet itself; name it otherwise" % (where, SERVICE))
         devices = entry.get("devices")
         if isinstance(devices, list):
             numbers = [d for d in devices if isinstance(d, int) and not isinstance(d, bool) and d >= 0]

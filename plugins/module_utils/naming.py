@@ -10,6 +10,10 @@ import re
 
 # Every container of ours carries it, with the instance's name.
 INSTANCE_LABEL = "vllm-ascend-fleet.instance"
+# So begin, after the prefix of all our units, the names of services that are no instance.
+SERVICE = "fleet-"
+FIREWALL_UNIT = "vllm-ascend-fleet-firewall.service"
+FIREWALL_TABLE = ("inet", "vllm_ascend_fleet")
 
 
 def did_you_mean(word, known):

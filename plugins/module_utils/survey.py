@@ -13,7 +13,7 @@ import json
 import re
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, version_files
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import INSTANCE_LABEL
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import FIREWALL_UNIT, INSTANCE_LABEL, SERVICE
 
 SCHEMA = 1
 IN_USE = "Address already in use"
@@ -334,7 +334,8 @@ def join_instances(state, units, unit_prefix):
     shown = parse_units(units.get("text"))
     files = units.get("sha256") or {}
     known = set(state)
-    known.update(name[len(unit_prefix):-len(".service")] for name in files)
+    # Services of ours that are no instance: the gateway, the firewall, a registry.
+    known.update(name[len(unit_prefix):-len(".service")] for name in files if not name.startswith(unit_prefix + SERVICE))
     instances = {}
     for name in sorted(known):
         unit_name = "%s%s.service" % (unit_prefix, name)
@@ -350,6 +351,13 @@ def join_instances(state, units, unit_prefix):
             }
         instances[name] = dict(state.get(name) or {"release": None, "previous": None, "manifest": None, "sha256": {}, "secret": None}, unit=unit)
     return instances
+
+
+def join_firewall(units):
+    """{"sha256" of its unit, "active": whether systemd and the kernel have it}; None when there is none."""
+    values = parse_units(units.get("text")).get(FIREWALL_UNIT) or {}
+    sha256 = (units.get("sha256") or {}).get(FIREWALL_UNIT)
+    return sha256 and {"sha256": sha256, "active": values.get("ActiveState") == "active" and bool(units.get("guarded"))}
 
 
 def join_ports(raw, containers, unit_prefix):
@@ -442,6 +450,7 @@ def assemble(raw, unit_prefix="vllm-ascend-"):
         "driver": driver, "firmware": firmware, "install_info": install, "cann": cann, "devices": devices, "device_nodes": raw["device_nodes"],
         "engine": engine, "images": images, "containers": containers, "device_plugins": raw["device_plugins"],
         "instances": join_instances(raw["instances"], raw["units"], unit_prefix), "ports": join_ports(raw["ports"], containers, unit_prefix),
+        "firewall": join_firewall(raw["units"]),
         "paths": raw["paths"], "weights": raw["weights"], "errors": errors, "state": raw.get("state") or {},
         "lease": raw.get("lease") or {},
     }

@@ -26,6 +26,7 @@ import threading
 import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey, version_files, weight_files
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import FIREWALL_TABLE, FIREWALL_UNIT
 
 OUTPUT_LIMIT = 1 << 20
 SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915
@@ -598,7 +599,9 @@ def _units(prefix, instances, reader):
         text = run.stdout
         if run.error or run.timed_out or run.rc:
             reader.errors.append({"source": "systemd", "error": "systemctl show: %s" % (run.error or run.stderr.strip()[:200] or "no answer")})
-    return {"text": text, "sha256": hashes}
+    # Others flush tables behind systemd's back.
+    guarded = FIREWALL_UNIT in hashes and run_tool([find_tool("nft") or "nft", "list", "table"] + list(FIREWALL_TABLE), TOOL_DEADLINE_S).rc == 0
+    return {"text": text, "sha256": hashes, "guarded": guarded}
 
 
 def _ports(ports, reader):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings all gateways of the fleet to what a run has found and proven, in one round trip each. Runs on the controller."""
+"""Brings all gateways of the fleet to what a run has found and proven, and the firewalls of its hosts with them. Runs on the controller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pathlib
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import gateway
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.endpoint import redact
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, gateway_files, looking, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import fan_out, firewalls, gateway_files, looking, workspace
 
 ASK_S = 150.0
 
@@ -56,13 +56,14 @@ def apply(action, task_vars):
 
     A host that gateway.yml has not set up yet is left alone, and that is told.
 
-    :returns: None of a fleet without gateways, else {"changed", "addresses": {model: [url]}, "diff", "gateways": {host: answer}}.
+    :returns: None of a fleet without gateways, else {"changed", "addresses": {model: [url]}, "diff", "gateways": {host: answer}, "guarded": [host whose
+        firewall changed]}.
     :raises GatewayError: naming the first that is not as it must be.
     """
     traffic = workspace.load("rollout_settings")["traffic"]
     hosts = traffic["gateways"]
     if not hosts:
-        return None
+        return unguarded(action, task_vars, traffic)
     chosen, hostvars = traffic["gateway"], task_vars["hostvars"]
     answers = fan_out.ask(action, {host: {"act": "look"} for host in hosts}, "gateway_host:answer", hostvars, ASK_S)
     refuse(answers)
@@ -75,6 +76,7 @@ def apply(action, task_vars):
     present = {server["name"] for answer in answers.values() for server in answer["servers"]}
     kept = next((answers[host]["ports"] for host in hosts if answers[host]["ports"]), {})
     plan, surveys, proofs = workspace.load("plan"), surveyed(), proven()
+    own = sorted(surveys)
     beyond = workspace.load("rollout_settings")["beyond"]
     if beyond:
         # A run of some hosts must not put the others out.
@@ -96,17 +98,38 @@ def apply(action, task_vars):
         # The gateway shows this key to the instances; it must not lend it to whoever comes.
         clients = {"fleet": api_key}
     files = gateway_files.render(servers, ports, chosen, clients, api_key, certificate(chosen["certificate"]))
-    check = action._task.check_mode
-    answers = fan_out.ask(action, {host: {"act": "apply", "files": files, "check": check} for host in hosts}, "gateway_host:answer", hostvars, ASK_S)
+    request = {"act": "apply", "files": files, "addresses": [addresses[name] for name in own], "check": action._task.check_mode}
+    answers = fan_out.ask(action, dict.fromkeys(hosts, request), "gateway_host:answer", hostvars, ASK_S)
     refuse(answers)
+    texts = firewalls.wanted(own, plan, surveys, addresses, traffic, {host: answer["sources"] for host, answer in answers.items()})
+    guarded = guard(action, task_vars, texts, plan, surveys, addresses, hosts)
     scheme = "https" if chosen["certificate"] else "http"
     named = [chosen["address"]] if chosen["address"] else [str(hostvars[host].get("ansible_host") or host) for host in hosts]
     return {
-        "changed": any(answer["changed"] for answer in answers.values()),
+        "changed": any(answer["changed"] for answer in list(answers.values()) + list(guarded.values())),
         "gateways": answers,
-        "diff": diff(answers, files, [api_key] + list(clients.values())),
+        "guarded": sorted(host for host, answer in guarded.items() if answer["changed"]),
+        "diff": diff(answers, files, [api_key] + list(clients.values())) + firewalls.diff(guarded),
         "addresses": {model: ["%s://%s:%d" % (scheme, name, port) for name in named] for model, port in sorted(ports.items())},
     }
+
+
+def unguarded(action, task_vars, traffic):
+    """A fleet that has no gateway any more lets everyone reach its instances again. :returns: as :func:`apply`; None when there is nothing to do."""
+    plan, surveys = workspace.load("plan"), surveyed()
+    texts = firewalls.wanted(sorted(surveys), plan, surveys, {}, dict(traffic, access="everyone"), {})
+    if not texts:
+        return None
+    guarded = guard(action, task_vars, texts, plan, surveys, dict.fromkeys(texts), [])
+    return {"changed": True, "gateways": {}, "guarded": sorted(guarded), "addresses": {}, "diff": firewalls.diff(guarded)}
+
+
+def guard(*arguments):
+    """firewalls.bring, whose failure is that of the gateways."""
+    try:
+        return firewalls.bring(*arguments)
+    except firewalls.FirewallError as error:
+        raise GatewayError(str(error)) from error
 
 
 def refuse(answers):

@@ -9,7 +9,8 @@ import copy
 import hmac
 import os
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, gate, gateway, intent, lease, plan, plan_text, recovery, rollout, spanning
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import bundle, firewall, gate, gateway, intent, lease, plan, plan_text, recovery, rollout
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import catalogue as catalogue_files
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import history, lock_file, patch_set, release_files
@@ -68,7 +69,8 @@ class Planning:
         """How the fleet is rolled over: the settings that plugin_utils.rolling takes."""
         rules, found = rollout.policy(self._common("fleet_rollout", problems))
         chosen, more = gateway.settings(self._common("fleet_gateway", problems))
-        problems.extend(found + more + gateway.client_problems(self._common("fleet_gateway_clients", problems)))
+        access, scrapers = self._common("fleet_instance_access", problems), self._common("fleet_metrics_scrapers", problems)
+        problems.extend(found + more + gateway.client_problems(self._common("fleet_gateway_clients", problems)) + firewall.problems(access, scrapers))
         unknown = [host for host in rules["anchors"] if host not in self.hosts]
         if unknown:
             problems.append("fleet_rollout: anchors names %s, which is no host of the fleet%s" % (
@@ -79,7 +81,8 @@ class Planning:
             "anchors": lease.anchors(self.hosts, [host for host in rules["anchors"] if host in self.hosts]),
             "state_directories": {host: settings["fleet_state_directory"] for host, settings in self.settings.items()},
             "report_directory": self.report_directory, "history": history.address_of(named)[0], "ledger_key": self._common("fleet_ledger_key", problems),
-            "gateway": chosen, "gateway_group": self._common("fleet_gateway_group", problems),
+            "gateway": chosen, "access": access, "scrapers": scrapers,
+            "monitoring_group": self._common("fleet_monitoring_group", problems), "gateway_group": self._common("fleet_gateway_group", problems),
             "hooks": {name: self._common("fleet_%s_hook" % name, problems) for name in ("drain", "admit")}}
 
     def _common(self, name, problems):

@@ -486,7 +486,20 @@ def test_what_is_removed_or_stops_is_not_held_up_by_a_host_that_is_gone(group, m
 
 
 def test_a_fleet_without_gateways_asks_nobody(fleet):
-    assert fleet.run(gateway) == {"changed": False, "addresses": {}} and fleet.asked == []
+    assert fleet.run(gateway) == {"changed": False, "addresses": {}, "guarded": []} and fleet.asked == []
+
+
+def test_a_fleet_whose_gateways_are_gone_lets_everyone_in_again(fleet, monkeypatch):
+    workspace.save("surveys", {"h1": dict(SURVEY, firewall={"sha256": "of what was", "active": True}), "h2": dict(SURVEY, firewall=None)})
+    there = fleet.ask
+
+    def ask(action, requests, entry, hostvars, deadline_s):
+        if entry == "firewall_host:answer":
+            return {host: {"changed": True, "before": "was", "asked": request["text"]} for host, request in requests.items()}
+        return there(action, requests, entry, hostvars, deadline_s)
+    monkeypatch.setattr(fan_out, "ask", ask)
+    found = fleet.run(gateway)
+    assert found["changed"] and found["guarded"] == ["h1"] and [one["after"] for one in found["diff"]] == [""]
 
 
 def test_a_gateway_that_is_not_set_up_yet_is_left_alone_and_told(fleet, monkeypatch):
@@ -514,7 +527,7 @@ def test_a_limited_run_keeps_the_servers_of_the_other_hosts_at_the_gateways(flee
             return {"gw": {"servers": [{"name": "%s.one" % host} for host in HOSTS], "running": True, "set_up": True, "ports": {"model-M": 9007}}}
         applied.append(requests["gw"]["files"]["haproxy.cfg"])
         clients.append(requests["gw"]["files"].get("clients.map"))
-        return {"gw": {"changed": False, "actions": [], "different": [], "before": ""}}
+        return {"gw": {"changed": False, "actions": [], "different": [], "before": "", "sources": {}}}
     monkeypatch.setattr(fan_out, "ask", ask)
     assert "failed" not in fleet.run(gateway)
     if down:
