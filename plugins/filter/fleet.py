@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import plan
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.htpasswd import htpasswd
 
 
 class FilterModule:
     """Registers the filters."""
 
     def filters(self):
-        return {"to_build": plan.to_build}
+        return {"htpasswd": htpasswd, "to_build": plan.to_build}

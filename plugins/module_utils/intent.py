@@ -19,6 +19,7 @@ VARIABLES = {
     "fleet_weights_directory": ((str,), "/models"),
     "fleet_first_port": ((int,), 8000),
     "fleet_registry": ((dict, type(None)), None),
+    "fleet_registry_group": ((str,), "registries"),
     "fleet_registry_password": ((str, type(None)), None),
     "fleet_registries": ((dict,), {}),
     "fleet_images": ((dict,), {}),
@@ -53,6 +54,9 @@ VARIABLES = {
     "fleet_drain_hook": ((str, list, type(None)), None),
     "fleet_admit_hook": ((str, list, type(None)), None),
 }
+
+# The last three are about a registry of ours.
+REGISTRY_KEYS = ("address", "username", "project", "certificate", "certificate_authority", "storage")
 
 # Of one entry of fleet_instances; the same keys but model, name, port and a device list may stand in fleet_instance_defaults and fleet_models.
 INSTANCE_KEYS = {
@@ -99,8 +103,8 @@ def read(host, variables, levels=()):
     registry = settings["fleet_registry"]
     if registry is not None:
         for key in registry:
-            if key not in ("address", "username", "project"):
-                problems.append("%s: fleet_registry: unknown key '%s'%s" % (host, key, did_you_mean(key, ("address", "username", "project"))))
+            if key not in REGISTRY_KEYS:
+                problems.append("%s: fleet_registry: unknown key '%s'%s" % (host, key, did_you_mean(key, REGISTRY_KEYS)))
         if not registry.get("address"):
             problems.append("%s: fleet_registry lacks 'address', such as registry.example.net:5000" % host)
     settings["overrides"] = []
