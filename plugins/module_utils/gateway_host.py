@@ -69,7 +69,8 @@ def look(arguments):
     if not os.path.exists(path):
         return {"servers": [], "running": False, "set_up": os.path.exists(UNIT_FILE), "ports": ports}
     found = state_of(path)
-    return {"running": True, "set_up": True, "ports": ports, "servers": [dict(entry, backend=backend, name=name) for (backend, name), entry in sorted(found.items())]}
+    servers = [dict(entry, backend=backend, name=name) for (backend, name), entry in sorted(found.items())]
+    return {"running": True, "set_up": True, "ports": ports, "servers": servers}
 
 
 def set_state(arguments):

@@ -17,8 +17,8 @@ description:
   - Where C(fleet_instance_access) is V(gateways), the default, a firewall on the hosts of the run lets the gateways, C(fleet_metrics_scrapers) and the host
     itself open connections to the ports of the instances, and nobody else. One host is first, and a firewall that keeps a gateway out is taken back.
   - A configuration that HAProxy refuses is put aside and the old one stays in force. A reload cuts no stream and forgets no drained server.
-  - Runs on the controller, asks each gateway in two round trips and a host only when its firewall changes, and needs M(vllm_ascend.fleet.survey) and M(vllm_ascend.fleet.plan) before in this run. Use
-    it with C(run_once). A fleet without gateways is left alone.
+  - Runs on the controller, asks each gateway in two round trips and a host only when its firewall changes, and needs M(vllm_ascend.fleet.survey) and
+    M(vllm_ascend.fleet.plan) before in this run. Use it with C(run_once). A fleet without gateways is left alone.
 options: {}
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes
