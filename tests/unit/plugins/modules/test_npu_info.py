@@ -310,7 +310,7 @@ def test_deep_sources(tmp_path):
 def test_deep_sources_end_at_their_deadline(tmp_path):
     fixture = os.path.abspath(os.path.join(FIXTURES, "06-910B3-2npu-processes.txt"))
     tool = script(tmp_path / "npu-smi", 'if [ "$*" = info ]; then cat "%s"; else sleep 300; fi\n' % fixture)
-    result = surveyed(npu_smi_path=tool, deep=True, timeout_s=2)
+    result = surveyed(npu_smi_path=tool, deep=True, timeout_s=5)
     assert len(result["chips"]) == 2 and result["deep"]["mapping"] is None
     assert {"source": "npu-smi info -m", "error": "no answer within its deadline"} in result["errors"]
     assert any(entry["source"] == "deep" and "had no time left, from npu-smi info -t board -i 0 on" in entry["error"] for entry in result["errors"])
