@@ -33,11 +33,14 @@ TAIL = 20
 class Watcher:
     """Asks systemd about all units at once, and npu-smi about all chips, and keeps the answers for a while."""
 
-    def __init__(self, systemctl, units, npu_smi=None):
+    def __init__(self, systemctl, units, npu_smi=None, kept=None):
         self.command = [systemctl, "show", "--no-pager", "--property=" + ",".join(release.SHOW)] + units
         self.lock = threading.Lock()
         self.asked, self.shown, self.error = None, {}, None
         self.npu_smi, self.looked, self.seen = npu_smi, None, None
+        self.tables = (kept or {}).get("tables")
+        if kept and kept["units"].get("text"):
+            self.asked, self.shown = kept["units"]["read_at"], release.parse_show(kept["units"]["text"])
 
     def unit(self, name, fresh=False):
         """Properties of a unit; {"error": ...} when systemd does not answer."""
@@ -48,6 +51,22 @@ class Watcher:
                 self.error = None if result["rc"] == 0 else "systemctl show: " + (container_cli.last_line(result["stderr"]) or "no answer")
                 self.asked = time.monotonic()
             return self.shown.get(name) or {"error": self.error or "systemd does not know %s" % name}
+
+    def sockets(self, port):
+        """Inodes of the sockets that listen on a port; a survey that has just read the tables spares the kernel the work."""
+        known = self.tables
+        if known and time.monotonic() - known["read_at"] < domain.WATCH_S:
+            found = [inode for text in known["texts"] for inode in domain.listeners(text, port)]
+            if found:
+                return found
+        found = []
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            try:
+                with open(table) as stream:
+                    found += domain.listeners(stream.read(), port)
+            except FileNotFoundError:
+                continue
+        return found
 
     def chips(self):
         """What npu-smi says of all chips, see endpoint.judge_chips; one call serves the instances that ask at about the same time."""
@@ -142,13 +161,7 @@ class Probes:
 
     def owners(self):
         """Who listens on the port; looked up again only when the sockets or the container change."""
-        inodes = []
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            try:
-                with open(table) as stream:
-                    inodes += domain.listeners(stream.read(), self.instance["port"])
-            except FileNotFoundError:
-                continue
+        inodes = self.watcher.sockets(self.instance["port"])
         if not inodes:
             return {"ours": [], "foreign": [], "error": "no listener in /proc/net/tcp on port %s" % self.instance["port"]}
         pid, error = self.container_pid()
@@ -368,7 +381,7 @@ def run(params, check_mode):
     results = {}
     if instances:
         engine = container_cli.Engine(*container_cli.find_engine(params["engine"], params["engine_path"]))
-        watcher = Watcher(params["systemctl"], [instance["unit"] for instance in instances], params["npu_smi_path"])
+        watcher = Watcher(params["systemctl"], [instance["unit"] for instance in instances], params["npu_smi_path"], params.get("kept"))
         threads = [threading.Thread(target=prove, daemon=True, args=(
             instance, params, watcher, engine, params["quick"] or check_mode, results)) for instance in instances]
         for thread in threads:

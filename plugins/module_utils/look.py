@@ -21,7 +21,8 @@ def answer(arguments):
         "load": whether to read what they have to do as well. "smoke": whether to ask them what deployers ask by hand as well.
     :returns: {"survey", "proof": {instance: as endpoint_gate returns it}, "load": {instance: of vllm_metrics.load}}.
     """
-    found = survey_sources.answer(arguments["survey"])["survey"]
+    kept = {}
+    found = survey_sources.answer(arguments["survey"], kept)["survey"]
     result = {"survey": found, "proof": {}, "load": {}}
     wanted = arguments.get("prove")
     if not wanted:
@@ -34,7 +35,7 @@ def answer(arguments):
     running = {container["name"]: {"Id": container["id"], "Config": {"Labels": container["labels"]}, "State": {"Pid": container["pid"]}}
                for container in found["containers"] or () if container["state"] == "running"}
     try:
-        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), containers=running,
+        proof, dummy = endpoint_probes.run(dict(PROOF, instances=asked, smoke=bool(arguments.get("smoke")), containers=running, kept=kept,
                                                 engine=found["engine"]["name"], engine_path=found["engine"]["path"]), False)
     except (ValueError, container_cli.CommandError) as error:
         found["errors"].append({"source": "proof", "error": str(error)})

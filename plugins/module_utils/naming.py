@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 # Every container of ours carries it, with the instance's name.
@@ -18,6 +17,9 @@ FIREWALL_TABLE = ("inet", "vllm_ascend_fleet")
 
 def did_you_mean(word, known):
     """"; did you mean 'x'?" for the nearest of the known names, or "" when none is near."""
+    # Loaded where something is misspelt: hosts, which never ask, would load it with every survey.
+    import difflib
+
     near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
     return "; did you mean '%s'?" % near[0] if near else ""
 

@@ -21,6 +21,8 @@ FILES = ("install_info", "driver", "firmware", "toolkit", "nnal")
 UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "NeedDaemonReload", "FragmentPath", "MainPID", "ControlGroup",
     "ActiveEnterTimestamp",
+    # For the proof that follows in the same look, see release.SHOW.
+    "Result", "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic",
 )
 HUAWEI = "0x19e5"
 _BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{1,2}\Z")

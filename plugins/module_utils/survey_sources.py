@@ -173,7 +173,8 @@ def read(parameters):
     for key, name in (("state", "host.json"), ("lease", "rollout.json")):
         raw[key] = survey.read_manifest(read_text(os.path.join(parameters["state_directory"], name))[0] or "{}") or {}
     raw["units"] = reader.guard("systemd", {}, _units, parameters["unit_prefix"], sorted(raw["instances"]), reader)
-    raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], reader)
+    raw["tables"] = {"read_at": time.monotonic(), "texts": []}
+    raw["ports"] = reader.guard("ports", {}, _ports, parameters["ports"], raw["tables"]["texts"])
     probe.join(parameters["timeout_s"] + 5)
     if raw["npu_smi"] is None:
         problem = None if probe.is_alive() else ("command-failed", "npu-smi could not be run, see errors")
@@ -186,10 +187,16 @@ def read(parameters):
     return raw
 
 
-def answer(parameters):
-    """The whole survey. :returns: {"survey": see docs/architecture.md}; for the parameters see the module npu_info."""
+def answer(parameters, kept=None):
+    """The whole survey. :returns: {"survey": see docs/architecture.md}; for the parameters see the module npu_info.
+
+    kept: dict that gets "units" and "tables", each with the time at which it was read, for whoever looks further at once.
+    """
     started = time.monotonic()
-    found = survey.assemble(read(parameters), parameters["unit_prefix"])
+    raw = read(parameters)
+    if kept is not None:
+        kept.update(units=raw["units"], tables=raw["tables"])
+    found = survey.assemble(raw, parameters["unit_prefix"])
     found["elapsed_s"] = round(time.monotonic() - started, 3)
     return {"changed": False, "survey": found}
 
@@ -592,7 +599,7 @@ def _units(prefix, instances, reader):
             reader.errors.append({"source": "systemd", "error": error})
         hashes[os.path.basename(path)] = hashlib.sha256(content).hexdigest() if content else None
     names = sorted(set(hashes).union("%s%s.service" % (prefix, name) for name in instances))
-    text = ""
+    text, read_at = "", time.monotonic()
     if names and os.path.isdir("/run/systemd/system"):
         command = [find_tool("systemctl") or "systemctl", "show", "--property=" + ",".join(survey.UNIT_PROPERTIES), "--"] + names
         run = run_tool(command, TOOL_DEADLINE_S)
@@ -601,10 +608,10 @@ def _units(prefix, instances, reader):
             reader.errors.append({"source": "systemd", "error": "systemctl show: %s" % (run.error or run.stderr.strip()[:200] or "no answer")})
     # Others flush tables behind systemd's back.
     guarded = FIREWALL_UNIT in hashes and run_tool([find_tool("nft") or "nft", "list", "table"] + list(FIREWALL_TABLE), TOOL_DEADLINE_S).rc == 0
-    return {"text": text, "sha256": hashes, "guarded": guarded}
+    return {"text": text, "sha256": hashes, "guarded": guarded, "read_at": read_at}
 
 
-def _ports(ports, reader):
+def _ports(ports, tables):
     """A plain bind on both families (with SO_REUSEADDR it would succeed beside a vLLM that is still loading), then who listens."""
     found = {}
     for port in ports:
@@ -614,7 +621,9 @@ def _ports(ports, reader):
         return found
     wanted = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for port, entry in survey.parse_listeners(read_text(table, 64 << 20)[0] or "", taken).items():
+        # The kernel walks through all of its sockets' places, half a million on a large host, however few are taken.
+        tables.append(read_text(table, 64 << 20)[0] or "")
+        for port, entry in survey.parse_listeners(tables[-1], taken).items():
             found[port]["lingering"] = found[port].get("lingering", 0) + entry["lingering"]
             for inode in entry["inodes"]:
                 wanted["socket:[%s]" % inode] = port

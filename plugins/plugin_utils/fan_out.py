@@ -68,6 +68,9 @@ class Host:
                 connection.set_option("ssh_extra_args", f"{given} {ALIVE}".strip())
         python = str(values.get("ansible_python_interpreter") or constants.config.get_config_value("INTERPRETER_PYTHON", variables=values) or "auto")
         self.play_context = play_context
+        # As Ansible decides: whoever is root already needs no sudo, which costs a login of its own.
+        wanted, user = option(become, "become_user"), option(connection, "remote_user") or getattr(connection, "default_user", play_context.remote_user)
+        self.escalates = bool(become) and (constants.BECOME_ALLOW_SAME_USER or wanted != user or not wanted)
         self.connection, self.python = connection, None if python.startswith("auto") else python
         self.fallbacks = constants.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=values)
 
@@ -86,10 +89,10 @@ class Host:
         """Run a program. :returns: its answer, or {"unreachable" or "failed": True, "msg"} in the shape of a module's result."""
         connection, command = self.connection, program.command(self.python, self.fallbacks)
         command = "/bin/sh -c " + connection._shell.quote(command)
-        if connection.become:
+        if self.escalates:
             command = connection.become.build_become_command(command, connection._shell)
         try:
-            rc, out, err = connection.exec_command(command, in_data=text, sudoable=bool(connection.become))
+            rc, out, err = connection.exec_command(command, in_data=text, sudoable=self.escalates)
         except AnsibleConnectionFailure as error:
             return {"unreachable": True, "msg": str(error)}
         except (AnsibleError, OSError) as error:
@@ -98,6 +101,14 @@ class Host:
         if rc == 255 and self.kind == "ssh":
             return {"unreachable": True, "msg": err.strip() or "ssh ended with 255"}
         return program.answer(rc, out, err)
+
+
+def option(plugin, name):
+    """An option of a plugin, None of one that does not know it."""
+    try:
+        return plugin.get_option(name)
+    except (AttributeError, KeyError):
+        return None
 
 
 def chosen(values, kind, name):

@@ -40,11 +40,15 @@ def look(action, task_vars, hosts, request=None, prove=False, load=False, reach=
             requests[host] = {"survey": own, "prove": "all" if prove else None, "load": load, "smoke": smoke}
     started = time.time()
     slowest = max([float(each["survey"]["timeout_s"]) * (2 if each["survey"]["deep"] else 1) for each in requests.values()] + [0.0])
-    answers = fan_out.ask(action, requests, "look:answer", task_vars["hostvars"], slowest + (SMOKE_S if smoke else LOOK_S))
+    entry = "look:answer"
+    if not (prove or load):
+        # What proves is two thirds of a look's program.
+        entry, requests = "survey_sources:answer", {host: each["survey"] for host, each in requests.items()}
+    answers = fan_out.ask(action, requests, entry, task_vars["hostvars"], slowest + (SMOKE_S if smoke else LOOK_S))
     silent = {host: answer for host, answer in answers.items() if not isinstance(answer.get("survey"), dict)}
     for host, answer in answers.items():
         if host not in silent:
-            surveys[host], proof[host], loads[host] = answer["survey"], answer["proof"], answer["load"]
+            surveys[host], proof[host], loads[host] = answer["survey"], answer.get("proof", {}), answer.get("load", {})
             # Compared with the host's own clock by the gate.
             surveys[host]["controller_epoch_s"] = reachability.read_at(surveys[host], answer.get("asked_epoch_s") or [started, time.time()])
     surveys.update(_explain(action, silent, reach, task_vars))

@@ -12,12 +12,21 @@ from __future__ import annotations
 import ast
 import base64
 import functools
+import importlib.util
 import json
+import marshal
 import pathlib
+import sys
+import types
 import zlib
 
 PACKAGE = "ansible_collections.vllm_ascend.fleet.plugins.module_utils"
 FOLDER = pathlib.Path(__file__).absolute().parents[1] / "module_utils"
+# Programs need what comes with Python and nothing that a site or a user has added. Python 2 knows these as well, and says that it is too old.
+FLAGS = "-sSE"
+# What every host is asked in every run travels compiled as well, which is twice as much. Others keep to what a pipe holds, so that ssh can say why it
+# was refused while it is given them.
+LOOKS = ("look:answer", "survey_sources:answer")
 # Before the answer; a login script may greet first.
 MARK = "vllm-ascend-fleet-answer:"
 
@@ -31,7 +40,7 @@ def _say(answer):
 if sys.version_info < (3, 7):
     _say({"failed": True, "kind": "python", "msg": "Python %%d.%%d at %%s is too old, 3.7 is wanted" %% (sys.version_info[:2] + (sys.executable,))})
     sys.exit(0)
-import importlib, importlib.machinery, types
+import importlib, importlib.machinery, importlib.util, marshal, types
 def _open(text):
     return json.loads(zlib.decompress(base64.b64decode(text)).decode("utf-8"))
 _parts = _open("%(parts)s")
@@ -42,9 +51,10 @@ for _word in "%(package)s".split("."):
     _module.__path__ = []
     if _outer is not None:
         setattr(_outer, _word, _module)
-# Compiled when it is imported: what a run does not need costs nothing.
+# A Python of the controller's version takes what that one has compiled. Any other one compiles what it imports, which takes as long as all else.
 class _Files:
     texts = dict((_name + "." + _part, _text) for _part, _text in _parts["files"])
+    codes = marshal.loads(zlib.decompress(base64.b64decode("%(codes)s"))) if importlib.util.MAGIC_NUMBER.hex() == _parts["magic"] else {}
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return importlib.machinery.ModuleSpec(name, cls) if name in cls.texts else None
@@ -53,7 +63,8 @@ class _Files:
         return None
     @classmethod
     def exec_module(cls, module):
-        exec(compile(cls.texts[module.__name__], module.__name__.rpartition(".")[2] + ".py", "exec"), module.__dict__)
+        part = module.__name__.rpartition(".")[2]
+        exec(cls.codes.get(part) or compile(cls.texts[module.__name__], part + ".py", "exec"), module.__dict__)
 sys.meta_path.insert(0, _Files)
 _file, _function = _parts["entry"]
 try:
@@ -69,21 +80,29 @@ _say(_answer)
 KNOWN = ("CommandError", "Fenced", "JobError", "RegistryError", "ReleaseError", "SupplyError", "ValueError")
 
 
+def _statements(node):
+    """A node and every statement within it; expressions, of which there are ten times as many, are of no interest."""
+    yield node
+    for field in ("body", "orelse", "finalbody", "handlers"):
+        for each in getattr(node, field, ()):
+            yield from _statements(each)
+
+
 @functools.lru_cache(maxsize=None)
 def _needs(part):
     """(text of a file of module_utils without what only readers need, names of the files that it imports)."""
     text = (FOLDER / (part + ".py")).read_text(encoding="utf-8")
     tree = ast.parse(text)
     names = []
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
             names.append(node.module[len(PACKAGE) + 1:])
     lines = text.split("\n")
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         # Line numbers stay as they are; a docstring that is a body's only statement stays too.
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) and len(node.body) > 1:
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) and len(node.body) > 1:
             first = node.body[0]
             lines[first.lineno - 1:first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
     return "\n".join(lines), tuple(names)
@@ -115,7 +134,16 @@ def text(entry, arguments):
     :param dict arguments: what it is given; goes nowhere but into the program.
     :returns: bytes for the standard input of a Python.
     """
-    return (BOOTSTRAP % {"mark": MARK, "package": PACKAGE, "parts": _parts(entry), "arguments": _packed(arguments)}).encode("utf-8")
+    parts, codes = _parts(entry)
+    return (BOOTSTRAP % {"mark": MARK, "package": PACKAGE, "parts": parts, "codes": codes, "arguments": _packed(arguments)}).encode("utf-8")
+
+
+def _without_places(code):
+    """Code that knows its functions but not their lines and columns, which are half of what would travel."""
+    inner = tuple(_without_places(each) if isinstance(each, types.CodeType) else each for each in code.co_consts)
+    # Objects/locations.md of CPython: an entry with its high bit set, of kind 15 (no place), for one to eight instructions.
+    whole, rest = divmod(len(code.co_code) // 2, 8)
+    return code.replace(co_consts=inner, co_linetable=b"\xff" * whole + (bytes([0xf8 + rest - 1]) if rest else b""))
 
 
 def _packed(data):
@@ -125,7 +153,12 @@ def _packed(data):
 @functools.lru_cache(maxsize=None)
 def _parts(entry):
     part, function = entry.split(":")
-    return _packed({"files": files(part), "entry": [part, function], "known": KNOWN})
+    needed = files(part)
+    codes = {name: compile(content, name + ".py", "exec") for name, content in needed if entry in LOOKS}
+    if (3, 11) <= sys.version_info < (3, 15):
+        codes = {name: _without_places(code) for name, code in codes.items()}
+    parts = {"files": needed, "entry": [part, function], "known": KNOWN, "magic": importlib.util.MAGIC_NUMBER.hex()}
+    return _packed(parts), base64.b64encode(zlib.compress(marshal.dumps(codes))).decode("ascii")
 
 
 def command(python, fallbacks, path="-"):
@@ -134,10 +167,10 @@ def command(python, fallbacks, path="-"):
     :param python: the interpreter that the user names, or None for the first of the fallbacks that the host has.
     """
     if python:
-        return "exec %s %s" % (python, path)
+        return "exec %s %s %s" % (python, FLAGS, path)
     # A shim of pyenv's is there and ends with 127, before it has read anything, when there is nothing behind it.
-    return ("for p in %s; do command -v \"$p\" >/dev/null 2>&1 || continue; \"$p\" %s; rc=$?; [ $rc -eq 127 ] || exit $rc; done; "
-            "echo 'no Python was found on this host' >&2; exit 127") % (" ".join(fallbacks), path)
+    return ("for p in %s; do command -v \"$p\" >/dev/null 2>&1 || continue; \"$p\" %s %s; rc=$?; [ $rc -eq 127 ] || exit $rc; done; "
+            "echo 'no Python was found on this host' >&2; exit 127") % (" ".join(fallbacks), FLAGS, path)
 
 
 def answer(rc, stdout, stderr):

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, survey
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import npu_smi, release, survey
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "..", "..", "..", "fixtures", "npu-smi")
 CID = "f" * 64
@@ -345,3 +345,7 @@ def test_npu_smi_result():
     ("recv time out seq=0\n3 packets transmitted, 0 received, 100.00% packet loss", "0 of 3"), ("device id 9 is invalid", None), ("", None)])
 def test_a_ping_of_a_chip_is_counted(text, said):
     assert survey.parse_ping(text) == said
+
+
+def test_a_survey_asks_of_units_what_the_proof_wants_to_know_too():
+    assert set(release.SHOW) <= set(survey.UNIT_PROPERTIES)

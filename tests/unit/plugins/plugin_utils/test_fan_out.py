@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import subprocess
@@ -182,7 +183,7 @@ def test_privileges_are_raised_as_the_task_says(world, fleet, tmp_path, connecti
     (tmp_path / "sudo").write_text(SUDO)
     (tmp_path / "sudo").chmod(0o755)
     hosts = world("one")
-    hosts["one"].update(ansible_connection=connection, ansible_become_exe=str(tmp_path / "sudo"))
+    hosts["one"].update(ansible_connection=connection, ansible_become_exe=str(tmp_path / "sudo"), ansible_become_user="stronger")
     if password:
         hosts["one"]["ansible_become_password"] = password
     # Proof that it went through it: a Python that only root finds.
@@ -194,7 +195,9 @@ def test_privileges_are_raised_as_the_task_says(world, fleet, tmp_path, connecti
     assert (heard({"one": answer}) == {"one": "one"}) is fine, answer
     assert fine or "hunter2" not in json.dumps(answer)
     assert not [command for command in fleet.commands if "hunter2" in command]
-    hosts["one"]["ansible_become"] = False
+    hosts["one"]["ansible_become_user"] = "ops" if connection == "ssh" else getpass.getuser()
+    assert ask(hosts, tmp_path, become=True)["one"]["module_stderr"].strip() == "not root", "whoever has logged in as that user is that user"
+    hosts["one"].update(ansible_become=False, ansible_become_user="stronger")
     assert ask(hosts, tmp_path, become=True)["one"]["module_stderr"].strip() == "not root", "a host's own word counts more"
 
 

@@ -47,7 +47,7 @@ def test_a_function_of_ours_answers(action, tmp_path):
 
 
 def test_a_program_in_a_file_is_its_user_s_alone_and_does_not_stay(action, tmp_path):
-    spy = script(tmp_path / "spy", '[ "$1" = - ] || stat -c "%%a" "$1" "$(dirname "$1")" >%s/modes\nexec %s "$@"\n' % (tmp_path, sys.executable))
+    spy = script(tmp_path / "spy", '[ "$2" = - ] || stat -c "%%a" "$2" "$(dirname "$2")" >%s/modes\nexec %s "$@"\n' % (tmp_path, sys.executable))
     assert look(action, tmp_path, spy)["given"]
     assert action.carries or [mode[1:] for mode in (tmp_path / "modes").read_text().split()] == ["00", "00"]
     assert action.carries or not list((tmp_path / "remote").iterdir())

@@ -52,6 +52,22 @@ def test_an_old_python_says_that_it_is_too_old(command):
     assert re.fullmatch(r"Python (2\.7|3\.[0-6]) at /\S+ is too old, 3\.7 is wanted", said["msg"])
 
 
+WITHOUT_COMPILER = """
+import builtins, importlib.util, sys
+def refuse(text, name, mode, compile=compile):
+    raise ValueError("compiled " + name)
+program = compile(sys.stdin.read(), "program", "exec")
+builtins.compile = refuse
+exec(program)
+"""
+
+
+def test_a_python_of_the_controller_s_version_compiles_nothing_and_another_does():
+    assert run("survey_sources:answer", {}, sys.executable, "-c", WITHOUT_COMPILER)["msg"] == "survey_sources failed on the host: KeyError: 'paths'"
+    other = WITHOUT_COMPILER.replace("builtins.compile", "importlib.util.MAGIC_NUMBER = b'other'; builtins.compile")
+    assert run("survey_sources:answer", {}, sys.executable, "-c", other)["msg"] == "compiled survey_sources.py"
+
+
 def script(path, text):
     path.write_text("#!/bin/sh\n" + text)
     path.chmod(0o755)
@@ -173,7 +189,7 @@ def test_what_a_tool_said_comes_with_its_failure(host):
 
 
 def test_neither_the_program_nor_its_arguments_stand_in_the_command():
-    assert len(program.command(None, ["python3"])) < 300 and program.command("/opt/py", [], "-") == "exec /opt/py -"
+    assert len(program.command(None, ["python3"])) < 300 and program.command("/opt/py", [], "-") == "exec /opt/py -sSE -"
 
 
 def shell(command, text, path=os.environ["PATH"]):
