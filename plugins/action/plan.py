@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "overrides", "rollout", "batch"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "ends", "overrides", "rollout", "batch"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
@@ -43,6 +43,7 @@ class ActionModule(ActionBase):
             "prune": {"type": "bool", "default": False},
             "deep": {"type": "bool", "default": False},
             "conclude": {"type": "bool", "default": False},
+            "ends": {"type": "bool", "default": False},
             "overrides": {"type": "dict", "default": {}},
             "rollout": {"type": "str", "default": ""},
             "batch": {"type": "int", "default": 0},
@@ -135,8 +136,8 @@ class ActionModule(ActionBase):
             # No task of a host is left that could say so.
             recording.conclude(self, task_vars["hostvars"])
         else:
-            # Stands when this run is cut off; its last task writes it again.
-            report.conclude(directory, self._task.check_mode, ended=False)
+            # Stands when this run is cut off; where something follows, the last task writes it again.
+            report.conclude(directory, self._task.check_mode, ended=args["ends"])
         return result
 
     def _ping(self, made, surveys, hostvars):
@@ -229,9 +230,9 @@ def supply(made, surveys, hosts):
 
 def fleet_variables(hostvars, host):
     """The host's own fleet_* variables, templated."""
-    names = [name for name in hostvars.raw_get(host) if name.startswith("fleet_")]
+    # Once: Ansible puts all of a host's variables together each time.
     values, result = hostvars[host], {}
-    for name in names:
+    for name in [name for name in values if name.startswith("fleet_")]:
         try:
             result[name] = values[name]
         except AnsibleError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import recording, report, workspace
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import recording, workspace
 
 
 class ActionModule(ActionBase):
@@ -15,15 +15,12 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("outcomes",))
+    _VALID_ARGS = frozenset()
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        _spec, args = self.validate_argument_spec({"outcomes": {"type": "bool", "default": True}})
+        self.validate_argument_spec({})
         try:
-            if not args["outcomes"]:
-                report.conclude(workspace.load("run")["directory"], self._task.check_mode)
-                return {"changed": False}
             rows, failed = recording.conclude(self, (task_vars or {})["hostvars"])
         except workspace.Missing as error:
             return {"failed": True, "msg": str(error)}

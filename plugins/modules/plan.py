@@ -68,6 +68,10 @@ options:
     description: With O(stage=judge), say how the run ended when no host has any work, as M(vllm_ascend.fleet.record) would.
     type: bool
     default: false
+  ends:
+    description: With O(stage=judge), nothing follows, so that the report is that of a run that has ended.
+    type: bool
+    default: false
   texts:
     description: Ask the hosts for the installed units and environments too, which O(stage=show) compares. For O(stage=intent).
     type: bool

@@ -15,11 +15,7 @@ description:
   - Reads what M(vllm_ascend.fleet.plan) and M(vllm_ascend.fleet.change) left of every host in this run, prints one line per instance with a C(curl) that
     works when pasted, and writes C(run.json). Runs on the controller.
   - Writes the report of the run beside it, C(index.html), which needs no network, C(report.json), C(report.md) for a ticket and C(junit.xml) for CI.
-options:
-  outcomes:
-    description: Whether hosts were to be changed, so that there is something to say of each instance; without, only the report is written.
-    type: bool
-    default: true
+options: {}
 extends_documentation_fragment:
   - vllm_ascend.fleet.attributes.info
 """
@@ -33,14 +29,14 @@ EXAMPLES = r"""
 RETURN = r"""
 instances:
   description: How each instance ended.
-  returned: when O(outcomes=true)
+  returned: always
   type: list
   elements: dict
   sample:
     - {host: a2-1, instance: gemma-4-e2b-it, outcome: deployed, port: 8000, ready_s: 41.3}
 failed_hosts:
   description: Hosts on which something failed.
-  returned: when O(outcomes=true)
+  returned: always
   type: list
   elements: str
 """

@@ -37,7 +37,8 @@ ours=$("$1" ps --all --quiet --filter "name=$3" --filter "label=$4") || exit 1
 [ -z "$("$1" ps --all --quiet --filter "name=$3")" ]"""
 
 _PLAIN = re.compile(r"^[A-Za-z0-9_@/=:.,+-]+$")
-_CONTROL = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
+_ESCAPED = {code: "\\x%02x" % code for code in [*range(32), 127]}
+_ESCAPED.update(str.maketrans({"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}))
 
 
 def systemd_value(text):
@@ -50,9 +51,7 @@ def systemd_value(text):
         raise ValueError("a unit file cannot carry a NUL character")
     if _PLAIN.match(text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    escaped = "".join(_CONTROL.get(c, "\\x%02x" % ord(c) if ord(c) < 32 or ord(c) == 127 else c) for c in escaped)
-    return '"%s"' % escaped
+    return '"%s"' % text.translate(_ESCAPED)
 
 
 def systemd_quote(argument):

@@ -28,11 +28,12 @@ GENERAL = ("ansible_host", "ansible_connection", "ansible_become", "ansible_beco
 
 def variables(hostvars, host):
     """A host's templated C(ansible_*) variables of connection, shell, interpreter and privilege escalation."""
-    given, templated = hostvars.raw_get(host), hostvars[host]
-    found = {name: templated[name] for name in GENERAL if name in given}
+    # Once: Ansible puts all of a host's variables together each time.
+    given = hostvars[host]
+    found = {name: given[name] for name in GENERAL if name in given}
     method, kind = found.get("ansible_become_method", "sudo"), found.get("ansible_connection", "ssh")
     wanted = plugin_variables("become", method) + plugin_variables("connection", "ssh" if kind == "smart" else kind) + plugin_variables("shell", "sh")
-    found.update((name, templated[name]) for name in sorted(set(wanted)) if name in given and name not in found)
+    found.update((name, given[name]) for name in sorted(set(wanted)) if name in given and name not in found)
     return found
 
 

@@ -104,13 +104,6 @@ def test_record_keeps_the_failure_of_a_host(act, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["verdict"]["where"] == "a2-1" and "no answer" in (tmp_path / "index.html").read_text()
 
 
-def test_record_of_a_run_that_changes_nothing_writes_the_report_alone(act, tmp_path):
-    workspace.save("run", {"directory": str(tmp_path)})
-    (tmp_path / "preflight.json").write_text(json.dumps({"findings": [], "hosts": {"a2-1": "pass"}, "facts": {}}))
-    assert act(record, {"a2-1": {}}, outcomes=False)[0] == {"changed": False}
-    assert json.loads((tmp_path / "report.json").read_text())["verdict"]["what"] == "all 1 hosts are ready" and not (tmp_path / "run.json").exists()
-
-
 FILES = {"one/journal.txt": "a line\n", "npu-smi.txt": "healthy\n"}
 
 
