@@ -138,14 +138,14 @@ class Derivation:
             self.result.update(digest=published["digest"])
             return self.result
         if self.check_mode:
-            had = image_supply.ensure(self.engine, base, True, self.end)
+            had = self.have_base(base)
             self.result.update(changed=True, base_digest=had["digest"], liars=had.get("liars", []), note=had.get("note", ""))
             self.result["actions"] = had.get("actions", []) + (["build " + self.target] if self.patch_set else []) + ["push " + self.target]
             return self.result
         if self.patch_set and not self.options["staged"]:
             # The action plugin asks first, and brings the files only when they are needed.
             return dict(self.result, changed=True, needs_files=True)
-        had = image_supply.ensure(self.engine, base, False, self.end)
+        had = self.have_base(base)
         self.result.update(changed=True, base_digest=had["digest"], liars=had.get("liars", []), note=had.get("note", ""),
                            actions=had.get("actions", []))
         if self.patch_set:
@@ -155,6 +155,19 @@ class Derivation:
             self.engine.run(["tag", had["local_reference"], self.target])
         self.push()
         return self.result
+
+    def have_base(self, base):
+        """The base image here: over the LAN when the fleet's registry has it, else through the mirrors. Returns the result of module ``image``."""
+        nearby, missed = self.options["nearby"], ""
+        if nearby and self.options["digest"]:
+            try:
+                had = image_supply.ensure(self.engine, dict(base, reference=nearby, digest=None, mirrors=[]), self.check_mode, self.end,
+                                          credentials=self.credentials)
+                return dict(had, digest=self.options["digest"])
+            except (SupplyError, container_cli.CommandError, registry.RegistryError) as error:
+                missed = "%s: %s" % (nearby, error)
+        had = image_supply.ensure(self.engine, base, self.check_mode, self.end, credentials=self.credentials)
+        return dict(had, note="; ".join(each for each in (had.get("note", ""), missed) if each))
 
     def mirrors_of_origin(self):
         """The catalogue's mirrors of the registry that the base image comes from."""

@@ -124,16 +124,17 @@ def present(engine, options):
     return {"changed": False, "id": found["id"], "digest": digest, "local_reference": name}
 
 
-def ensure(engine, options, check_mode, end, teller=None):
+def ensure(engine, options, check_mode, end, teller=None, credentials=None):
     """Have ``options['reference']`` here. ``end`` is a time of :func:`time.monotonic`. Returns the result of module ``image``.
 
-    ``teller``: begin(source, sizes) and progress(layers, whole) are called as a pull goes on. Raises SupplyError, CommandError or RegistryError.
+    ``teller``: begin(source, sizes) and progress(layers, whole) are called as a pull goes on. ``credentials``: by registry, where the options'
+    are not those of the reference's. Raises SupplyError, CommandError or RegistryError.
     """
     reference, digest, sizes = options["reference"], wanted_digest(options), {}
     had = present(engine, options)
     if had:
         return had
-    insecure, credentials = engine.insecure_registries(), credentials_for(options, reference)
+    insecure, credentials = engine.insecure_registries(), credentials_for(options, reference) if credentials is None else credentials
     choice = registry.select(options["mirrors"] or [reference], digest, reference, deadline_s=min(ASK_S, max(1.0, end - time.monotonic())),
                              credentials=credentials, insecure=insecure)
     if not choice["trusted"]:

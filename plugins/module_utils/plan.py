@@ -314,19 +314,22 @@ def _attach_image(host, settings, catalogue, patch_sets, lock, platform, archite
         problems.append("%s: fleet_registry is not set; hosts pull one image from it, so name a registry that all of them reach, "
                         "such as {address: registry.example.net:5000}" % host)
         return
-    target = "%s/%s:%s%s-%s-%s" % (
-        registry["address"], registry.get("project", entry["repository"].split("/", 1)[1]), entry["tag"], platform["image_suffix"],
-        patch_set["id"] if patch_set else "plain", architecture)
+    target, plain = ("%s/%s:%s%s-%s-%s" % (
+        registry["address"], registry.get("project", entry["repository"].split("/", 1)[1]), entry["tag"], platform["image_suffix"], kind, architecture)
+        for kind in (patch_set["id"] if patch_set else "plain", "plain"))
     digest = (entry.get("digests") or {}).get(platform["name"]) or lock.get("images", {}).get(origin)
     # A target built on another base is not the one that is wanted.
     bundled = (lock.get("bundle") or {}).get(bundle.key(target))
     locked = lock.get("targets", {}).get(target) or bundled or {}
     target_digest = locked.get("digest") if digest is None or locked.get("base_digest") == digest else None
+    # What registry.yml brought: the origin's image of one architecture.
+    copied = lock.get("targets", {}).get(plain) or {}
     shared = images.setdefault(target, {
         "origin": origin, "architecture": architecture, "platform": platform["name"], "digest": digest, "vllm": entry.get("vllm"),
         "cann": locked.get("cann") or entry.get("cann"), "registry": origin.split("/", 1)[0],
         "registries": dict(catalogue["registries"], **settings["fleet_registries"]),
         "patch_set": patch_set, "target": target, "target_digest": target_digest, "builder": None, "hosts": [],
+        "plain": plain, "plain_digest": copied.get("digest") if digest and copied.get("base_digest") == digest else None,
     })
     if bundled:
         shared["bundle"] = {"folder": bundled["folder"], "blobs": bundled["blobs"]}

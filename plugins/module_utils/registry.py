@@ -27,6 +27,8 @@ CERTIFICATE_FOLDERS = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 BODY_LIMIT = 8 << 20
 TRIES = 4
 SOCKET_TIMEOUT_S = 20.0
+# A registry reads gigabytes again to prove them.
+PROVING_S = 600.0
 GRACE_S = 3.0
 SAMPLE_BYTES = 4 << 20
 SAMPLE_S = 2.0
@@ -196,7 +198,7 @@ def tls_context(registry):
 
 
 class Client:
-    """Reads one registry. ``insecure`` allows plain HTTP. The deadline is total, over every try of every call.
+    """Speaks with one registry. ``insecure`` allows plain HTTP. The deadline is total, over every try of every call.
 
     Credentials go to this registry and to the token service that it names, nowhere else.
     """
@@ -220,9 +222,9 @@ class Client:
     def _basic(self):
         return "Basic " + base64.b64encode(("%s:%s" % (self.username, self.password)).encode("utf-8")).decode("ascii")
 
-    def _connect(self, url, method, headers, timeout_s=SOCKET_TIMEOUT_S):
+    def _connect(self, url, method, headers, timeout_s=SOCKET_TIMEOUT_S, data=None):
         """An open answer; HTTPError for any status but success, OSError when there is none."""
-        request = urllib.request.Request(url, method=method, headers=headers)
+        request = urllib.request.Request(url, method=method, headers=headers, data=data)
         if self.authorization:
             # Not sent along on a redirect: blobs often live with another host.
             request.add_unredirected_header("Authorization", self.authorization)
@@ -368,6 +370,84 @@ class Client:
                 return
             problem = "sent %d bytes that do not hash to it" % came
         raise RegistryError("%s does not give %s: it %s" % (self.registry, digest, problem))
+
+    def has_blob(self, repository, digest):
+        """Whether the repository has a blob."""
+        try:
+            self.request("/v2/%s/blobs/%s" % (repository, digest), "HEAD", "*/*")
+        except RegistryError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def blob(self, repository, digest, offset=0):
+        """An open answer with the bytes of a blob from ``offset`` on. RegistryError when there is none."""
+        headers = {"Accept": "*/*", "User-Agent": "vllm-ascend-fleet"}
+        if offset:
+            headers["Range"] = "bytes=%d-" % offset
+        answer = self._send("/v2/%s/blobs/%s" % (repository, digest), "GET", headers)
+        try:
+            # Who does not know of ranges begins anew.
+            left = offset if offset and answer.status == 200 else 0
+            while left:
+                skipped = len(answer.read(min(left, 1 << 20)))
+                if not skipped:
+                    raise RegistryError("%s broke off %s" % (self.registry, digest))
+                left -= skipped
+        except (OSError, http.client.HTTPException) as error:
+            raise RegistryError("%s broke off %s: %s" % (self.registry, digest, error))
+        return answer
+
+    def upload(self, repository, digest, blocks):
+        """Give the registry a blob, block by block; it proves the digest itself. What ``blocks`` raises cancels the upload."""
+        place = self._place(self._send("/v2/%s/blobs/uploads/" % repository, "POST", {"User-Agent": "vllm-ascend-fleet"}, b""))
+        try:
+            came = 0
+            for block in blocks:
+                headers = {"Content-Type": "application/octet-stream", "Content-Range": "%d-%d" % (came, came + len(block) - 1)}
+                place = self._place(self._send(place, "PATCH", headers, block))
+                came += len(block)
+            self._send(place + ("&" if "?" in place else "?") + urllib.parse.urlencode({"digest": digest}), "PUT", {}, b"", PROVING_S).close()
+        except Exception:
+            try:
+                self._send(place, "DELETE", {}).close()
+            except RegistryError:
+                pass  # It forgets uploads by itself in time; what went wrong before is what counts.
+            raise
+
+    def put_manifest(self, repository, selector, body, kind):
+        """Give the registry a manifest of media type ``kind``, byte for byte."""
+        self._send("/v2/%s/manifests/%s" % (repository, selector), "PUT", {"Content-Type": kind}, body).close()
+
+    def _place(self, answer):
+        """Path of an upload, as the registry names it. Only the registry itself is sent to, whatever name a proxy before it made up."""
+        with answer:
+            parts = urllib.parse.urlsplit(answer.headers.get("Location") or "")
+        if not parts.path:
+            raise RegistryError("%s does not say where to upload to" % self.registry)
+        return urllib.parse.urlunsplit(("", "", parts.path, parts.query, ""))
+
+    def _send(self, path, method, headers, data=None, timeout_s=SOCKET_TIMEOUT_S):
+        """One request with authentication and without a second try; an open answer, RegistryError for all but success."""
+        for attempt in range(3):
+            try:
+                answer = self._connect(self.bases[0] + path, method, headers, timeout_s, data)
+                self.bases = self.bases[:1]
+                return answer
+            except urllib.error.HTTPError as error:
+                with error:
+                    # A token is for what it was asked for; to write needs another one than to read.
+                    if error.code == 401 and attempt < 2 and self._authenticate(error.headers.get("WWW-Authenticate")):
+                        continue
+                    said = error.read(2000).decode("utf-8", "replace")
+                raise RegistryError("%s answered HTTP %d to %s %s %s" % (self.registry, error.code, method, path.partition("?")[0], said.strip()), error.code)
+            except (OSError, http.client.HTTPException) as error:
+                if len(self.bases) > 1 and not isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                    self.bases = self.bases[1:]
+                    continue
+                raise RegistryError("%s cannot be reached: %s" % (self.registry, getattr(error, "reason", None) or error))
+        raise RegistryError("%s refuses to %s %s" % (self.registry, method, path.partition("?")[0]))
 
     def manifest(self, repository, selector):
         """``(digest, manifest)`` with the digest computed from the bytes; RegistryError when the registry says another one."""

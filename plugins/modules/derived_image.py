@@ -63,6 +63,11 @@ options:
     description: Where to publish, as C(registry/repository:tag).
     type: str
     required: true
+  nearby:
+    description:
+      - The base image by digest in the registry of O(target), as M(vllm_ascend.fleet.registry_copy) left it for the same O(digest). It is taken
+        from there before any mirror is asked.
+    type: str
   staged:
     description: Set by the action plugin, folder on the builder that holds what it transferred.
     type: path
@@ -154,7 +159,7 @@ def main():
             origin=dict(type="str", required=True), digest=dict(type="str"), mirrors=dict(type="list", elements="str", default=[]),
             registries=dict(type="dict", default={}), architecture=dict(type="str", required=True), patch_set=dict(type="dict"),
             patch_dir=dict(type="path"), wheelhouse=dict(type="path"), pip_index_url=dict(type="str"), target=dict(type="str", required=True),
-            staged=dict(type="path"),
+            staged=dict(type="path"), nearby=dict(type="str"),
         ),
         required_together=[("registry_username", "registry_password")],
         supports_check_mode=True,

@@ -30,6 +30,7 @@ class StubRegistry:
         self.user, self.password, self.scheme = user, password, scheme
         self.head, self.announce, self.lie, self.truncate, self.stall = True, True, None, False, None
         self.pause_s = 0  # before each eighth of a layer
+        self.uploads, self.damage = {}, None  # damage: digest of a blob that is sent with another first byte
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +44,11 @@ class StubRegistry:
 
             def do_GET(self):
                 stub.answer(self)
+
+            def do_POST(self):
+                stub.take(self)
+
+            do_PATCH = do_PUT = do_DELETE = do_POST
 
         class Server(ThreadingMixIn, HTTPServer):
             daemon_threads = True
@@ -104,7 +110,43 @@ class StubRegistry:
             headers["Docker-Content-Digest"] = self.lie or digest
         if handler.command == "HEAD" and not self.head:
             return self.send(handler, 405, {}, b"")
-        return self.send(handler, 200, headers, self.blobs[digest])
+        body, start = self.blobs[digest], handler.headers.get("Range")
+        if digest == self.damage:
+            body = b"?" + body[1:]
+        if start and kind == "blobs":
+            first, dummy, last = start.partition("=")[2].partition("-")
+            return self.send(handler, 206, headers, body[int(first):int(last) + 1 if last else None])
+        return self.send(handler, 200, headers, body)
+
+    def take(self, handler):
+        """An upload, or a manifest, of a client that writes."""
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        self.seen.append((handler.command, handler.path, handler.headers.get("Authorization")))
+        if not self._allowed(handler):
+            return self.send(handler, 401, {"WWW-Authenticate": 'Basic realm="stub"'}, b"")
+        path, dummy, query = handler.path.partition("?")
+        if "/manifests/" in path:
+            self.tags[path.rsplit("/", 1)[1]] = self.put(body, handler.headers.get("Content-Type"))
+            return self.send(handler, 201, {}, b"")
+        if handler.command == "POST":
+            self.uploads["%s%d" % (path, len(self.uploads))] = b""
+            return self.send(handler, 202, {"Location": "http://registry.made.up%s?state=1" % list(self.uploads)[-1]}, b"")
+        if path not in self.uploads:
+            return self.send(handler, 404, {}, b"{}")
+        if handler.command == "DELETE":
+            del self.uploads[path]
+            return self.send(handler, 204, {}, b"")
+        if handler.command == "PATCH":
+            start = len(self.uploads[path])
+            if handler.headers.get("Content-Range") != "%d-%d" % (start, start + len(body) - 1):
+                return self.send(handler, 416, {}, b"")
+            self.uploads[path] += body
+            return self.send(handler, 202, {"Location": path + "?state=2"}, b"")
+        data = self.uploads.pop(path)
+        if "digest=" + digest_of(data).replace(":", "%3A") not in query:
+            return self.send(handler, 400, {}, b"DIGEST_INVALID")
+        self.put(data)
+        return self.send(handler, 201, {}, b"")
 
     def send(self, handler, status, headers, body):
         handler.send_response(status)

@@ -85,7 +85,7 @@ class World:
         private = os.path.join(str(self.folder), "private%d" % len(os.listdir(str(self.folder))))
         os.makedirs(private)
         options = dict({"origin": self.origin_reference, "digest": None, "mirrors": [], "registries": {}, "architecture": "amd64", "patch_set": SET,
-                        "staged": self.staged, "pip_index_url": None, "target": self.target, "registry_username": None,
+                        "staged": self.staged, "pip_index_url": None, "target": self.target, "nearby": None, "registry_username": None,
                         "registry_password": None}, **more)
         return image_derive.Derivation(self.engine, options, private, check_mode, time.monotonic() + 60).run()
 
@@ -227,3 +227,24 @@ def test_mirrors_come_from_the_catalogue(world):
     mirror = {"registries": {"quay.invalid": {"mirrors": [{"kind": "host", "host": world.origin.host}, {"kind": "origin"}]}}}
     done = world.run(origin="quay.invalid/ascend/vllm-ascend:v1", digest=world.base, **mirror)
     assert done["actions"][0] == "pull " + world.base_name
+
+
+def test_what_the_fleets_registry_has_of_the_base_is_not_brought_over_the_wan(world):
+    inner = world.fleet.put_image("v1-plain-amd64")
+    nearby = "%s/fleet/vllm-ascend@%s" % (world.fleet.host, inner)
+    world.engine.remote[nearby] = image(inner, name=world.fleet.host + "/fleet/vllm-ascend")
+    done = world.run(digest=world.base, nearby=nearby)
+    assert done["actions"][0] == "pull " + nearby and done["base_digest"] == world.base and not world.origin.seen
+
+
+def test_what_the_fleets_registry_lacks_after_all_comes_from_the_mirrors(world):
+    nearby = "%s/fleet/vllm-ascend@sha256:%s" % (world.fleet.host, "0" * 64)
+    done = world.run(digest=world.base, nearby=nearby)
+    assert done["actions"][0] == "pull " + world.base_name and nearby in done["note"]
+
+
+def test_the_origin_never_hears_of_the_fleets_password(world):
+    world.origin.answers.append((401, {"WWW-Authenticate": 'Basic realm="origin"'}))
+    with pytest.raises(image_supply.SupplyError):
+        world.run(registry_username="fleet", registry_password="secret")
+    assert world.origin.seen and not [each for each in world.origin.seen if each[2]]

@@ -124,6 +124,7 @@ def test_instances_of_one_image_share_it_and_the_lock_gives_its_digest(catalogue
     lock = {"images": {"quay.io/ascend/vllm-ascend:v1": DIGEST}, "targets": {target: {"digest": BUILT, "base_digest": DIGEST}}}
     made, _none = build(catalogue, {}, {"h": survey()}, set(["One", "Two"]), lock, render=lambda *args: {"id": args[1]})
     assert made["images"][target]["target_digest"] == BUILT
+    assert made["images"][target]["plain_digest"] is None, "the base was not copied"
     assert made["images"][target]["builder"] == "h"
     first = made["hosts"]["h"]["instances"][0]
     assert first["image_reference"] == "r:5000/ascend/vllm-ascend@" + BUILT
@@ -131,6 +132,15 @@ def test_instances_of_one_image_share_it_and_the_lock_gives_its_digest(catalogue
     lock["images"]["quay.io/ascend/vllm-ascend:v1"] = "sha256:" + "c" * 64
     moved, _none = build(catalogue, {}, {"h": survey()}, set(["One"]), lock)
     assert moved["images"][target]["target_digest"] is None, "a target built on another base is not reused"
+
+
+def test_the_copy_of_a_base_is_known_while_it_is_of_the_wanted_one(catalogue):
+    plain, origin = "r:5000/ascend/vllm-ascend:v1-plain-amd64", "quay.io/ascend/vllm-ascend:v1"
+    lock = {"images": {origin: DIGEST}, "targets": {plain: {"digest": BUILT, "base_digest": DIGEST}}}
+    for known, digest in ((DIGEST, BUILT), ("sha256:" + "c" * 64, None)):
+        lock["images"][origin] = known
+        image = only(build(catalogue, {}, {"h": survey()}, set(["One"]), lock)[0]["images"].values())
+        assert (image["plain"], image["plain_digest"], image["target_digest"]) == (plain, digest, None)
 
 
 def test_a_run_about_one_model_keeps_the_places_of_the_others(catalogue):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The vllm_ascend.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The modules patch_series, image and derived_image from their arguments to their JSON; docker is a small program."""
+"""The modules patch_series, image, derived_image and registry_copy from their arguments to their JSON; docker is a small program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import sys
 import pytest
 from ansible.module_utils import basic
 
-from ansible_collections.vllm_ascend.fleet.plugins.modules import derived_image, image, patch_series
+from ansible_collections.vllm_ascend.fleet.plugins.modules import derived_image, image, patch_series, registry_copy
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -155,3 +155,11 @@ def test_patch_series_conflict_returns_the_verdicts(call, source):
     done = call(patch_series, **arguments)
     assert done["failed"] and "m.py hunk 1 (line 2)" in done["msg"]
     assert done["verdicts"][0]["files"][0]["found"] == ["x\\r"]
+
+
+def test_a_copy_into_a_registry_that_is_not_there(call, monkeypatch):
+    monkeypatch.setattr(registry_copy, "insecure", lambda: registry_copy.registry_copy.nobody)
+    answer = call(registry_copy, origin="127.0.0.1:1/a/b:v1", architecture="amd64", target="127.0.0.1:2/a/b:v1", timeout_s=5)
+    assert answer["failed"] and answer["msg"].startswith("the fleet's registry does not answer for 127.0.0.1:2/a/b:v1: 127.0.0.1:2 cannot be reached")
+    half = call(registry_copy, origin="a/b:v1", architecture="amd64", target="c/d:v1", registry_username="fleet")
+    assert half["failed"] and "registry_password" in half["msg"]
