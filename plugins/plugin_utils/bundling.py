@@ -194,6 +194,8 @@ def finish(args, images, lock):
 
     :param dict images: of the plan. :param dict lock: the fleet's lock file.
     """
+    if not images:
+        raise BundleError("no host of this run asks for an image, so there is nothing to bundle; see what the plan says of each host")
     root = pathlib.Path(args["path"])
     sets = {entry["patch_set"]["id"]: entry["patch_set"] for entry in images.values() if entry["patch_set"]}
     entries = {}

@@ -65,5 +65,9 @@ def test_a_host_without_a_network_is_deployed_from_a_bundle(bundle, cut_off):
         assert "bundle" not in on(HOST, "ls /var/lib/vllm-ascend-fleet"), "nothing of the bundle stays on the host"
         assert set(deploy(bundle).succeeded().changed.values()) == {0}
         assert set(play("playbooks/deploy.yml", *ONLY).succeeded().changed.values()) == {0}, "without the bundle the same release is wanted"
+        shorter = "-e", f"bundle={bundle}", "-e", json.dumps({"fleet_instance_defaults": {"arguments": {"max-model-len": 4096}}, "fleet_rollout": {"min_ready": 0}})
+        assert "--max-model-len" in play("playbooks/plan.yml", *ONLY, *shorter).succeeded().output
+        play("playbooks/upgrade.yml", *ONLY, *shorter).succeeded()
+        assert " 4096" in on(HOST, "cat /etc/systemd/system/vllm-ascend-*.service")
     finally:
         lock.write_bytes(kept)

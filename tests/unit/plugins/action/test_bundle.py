@@ -80,6 +80,11 @@ def test_what_is_sealed_is_whole(act, parts):
     assert act.kept["bundle"]["lock"]["images"] == {"quay.io/a:v1": DIGEST}
 
 
+def test_a_plan_without_images_makes_no_bundle(act, parts):
+    act.kept["plan"] = dict(act.kept["plan"], images={})
+    assert "there is nothing to bundle" in act(stage="seal", **parts)["msg"]
+
+
 def test_a_second_seal_of_the_same_is_the_same(act, parts):
     first = act(stage="seal", **parts)
     assert act(stage="images", path=parts["path"])["changed"] is False
