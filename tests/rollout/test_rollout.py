@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,11 +31,7 @@ def wants(length, environment=None, **rollout):
 
 def runs():
     """{host: the maximum length that it serves}."""
-    found = {}
-    for host in HOSTS:
-        with urllib.request.urlopen(f"http://{described()[0][host]}:8000/v1/models", timeout=20) as answer:
-            found[host] = json.load(answer)["data"][0]["max_model_len"]
-    return found
+    return {host: json.loads(on(host, "curl -sS --max-time 20 http://127.0.0.1:8000/v1/models"))["data"][0]["max_model_len"] for host in HOSTS}
 
 
 def journal():
