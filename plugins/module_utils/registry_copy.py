@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import queue
+import threading
 import time
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import registry
@@ -24,6 +26,37 @@ class Damaged(Exception):
 def nobody(_registry):
     """With which registries plain HTTP is spoken."""
     return False
+
+
+def ahead(blocks):
+    """The same blocks; the next one is fetched while the last one is sent, so that the slower side never waits for the other."""
+    waiting, over = queue.Queue(maxsize=1), threading.Event()
+
+    def fetch():
+        last = None
+        try:
+            for block in blocks:
+                waiting.put((block, None))
+                if over.is_set():
+                    blocks.close()
+                    return
+        except Exception as error:
+            last = error
+        waiting.put((None, last))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        while True:
+            block, error = waiting.get()
+            if error is not None:
+                raise error
+            if block is None:
+                return
+            yield block
+    finally:
+        over.set()
+        if not waiting.empty():
+            waiting.get_nowait()
 
 
 class Copy:
@@ -110,7 +143,7 @@ class Copy:
         while left:
             used = []
             try:
-                target.upload(self.parts["repository"], digest, self.blocks(left, digest, used))
+                target.upload(self.parts["repository"], digest, ahead(self.blocks(left, digest, used)))
                 return
             except Damaged:
                 self.note("%s sent %s damaged" % (" and ".join(used), digest))
