@@ -60,3 +60,10 @@ def test_a_key_written_twice_is_refused(tmp_path):
     path.write_text("a: 1\na: 2\n", encoding="utf-8")
     with pytest.raises(yaml.YAMLError, match="'a' is written twice"):
         load_yaml(path)
+
+
+def test_the_execution_environment_takes_the_collection_as_it_is_built():
+    galaxy, wanted = load_yaml(ROOT / "galaxy.yml"), load_yaml(ROOT / "execution-environment.yml")
+    built = "%(namespace)s-%(name)s-%(version)s.tar.gz" % galaxy
+    assert [entry["name"] for entry in wanted["dependencies"]["galaxy"]["collections"]] == [built]
+    assert [entry["src"] for entry in wanted["additional_build_files"]] == [built]
