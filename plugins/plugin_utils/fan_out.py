@@ -155,31 +155,33 @@ def ask(action, requests, entry, hostvars, deadline_s):
     :param float deadline_s: in which the function ends by its own account.
     :returns: {host: answer}. Never raises for what is wrong with one host.
     """
-    hosts, answers = {}, {}
-    for name in requests:
-        try:
-            hosts[name] = Host(action, name, hostvars)
-        except AnsibleError as error:
-            answers[name] = {"failed": True, "msg": " ".join(str(error).split())}
-    waiting = queue.Queue()
-    for name, host in hosts.items():
-        if host.kind in PARALLEL and host.connection.has_pipelining:
-            waiting.put(name)
-    ended, running = queue.Queue(), {}
+    hosts, answers, waiting, ended, running = {}, {}, queue.Queue(), queue.Queue(), {}
 
     def work():
         while True:
-            try:
-                name = waiting.get_nowait()
-            except queue.Empty:
+            name = waiting.get()
+            if name is None:
                 return
             running[name] = time.monotonic()
             ended.put((name, timed(hosts[name].ask, program.text(entry, requests[name]))))
 
     # Parsing is not safe in several threads at once, see github.com/python/cpython/issues/106905; what it gives is kept.
     program.text(entry, {})
-    left, threads, cores, looked = waiting.qsize(), 0, Cores(), time.monotonic()
+    left, threads, cores, looked = 0, 0, Cores(), time.monotonic()
     least = WIDTH_OF_A_CORE * (os.cpu_count() or 1)
+    for name in requests:
+        try:
+            hosts[name] = Host(action, name, hostvars)
+        except AnsibleError as error:
+            answers[name] = {"failed": True, "msg": " ".join(str(error).split())}
+            continue
+        if hosts[name].kind in PARALLEL and hosts[name].connection.has_pipelining:
+            waiting.put(name)
+            left += 1
+            # The first are asked while Ansible still finds out how to reach the last.
+            if threads < min(WIDTH, least):
+                threading.Thread(target=work, daemon=True).start()
+                threads += 1
     while left:
         if time.monotonic() - looked >= LOOK_S:
             looked = time.monotonic()
@@ -201,6 +203,8 @@ def ask(action, requests, entry, hostvars, deadline_s):
         if name not in answers:
             answers[name] = found
             left -= 1
+    for _number in range(threads):
+        waiting.put(None)
     for name, host in hosts.items():
         if name not in answers:
             answers[name] = _one(action, host, requests[name], entry, hostvars)
