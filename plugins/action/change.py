@@ -13,13 +13,13 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, host_change, recovery
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils import grouping, lean, program, rolling, workspace
-from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import follow
+from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.following import PACE_S, follow
 from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import JournalError
 
 # How each outcome ends the sentence that begins with what went wrong.
 ENDS = {"reverted": "the release before is back and proven", "removed": "nothing was there before, so it was taken away again",
         "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
-        "failed": "nothing was changed", "quarantined": "its NPUs are to blame, not the release"}
+        "failed": "nothing was changed", "paused": "nothing is done against that; go on with playbooks/resume.yml when it runs again", "quarantined": "its NPUs are to blame, not the release"}
 
 
 class ActionModule(ActionBase):
@@ -134,7 +134,7 @@ class ActionModule(ActionBase):
                 self._display.warning(f"{host}: {warning}")
         workspace.save("change." + host, kept)
         if kept["outcome"] not in ("done", "unchanged"):
-            end = "quarantined" if kept["quarantined"] and kept["outcome"] == "failed" else kept["outcome"]
+            end = "paused" if kept.get("paused") else "quarantined" if kept["quarantined"] and kept["outcome"] == "failed" else kept["outcome"]
             if end == "reverted" and kept.get("removed") and not kept.get("reverted"):
                 end = "removed"
             extra = "" if kept["outcome"] == "down" and " -- AND " in kept["message"] else " -- " + ENDS[end].format(host=host)
@@ -188,11 +188,29 @@ class ActionModule(ActionBase):
             self._display.display(f"{host}: {line}")
             watch(line)
 
-        found = follow(execute, show, dict(params, state="followed"), args["patience_s"])
+        found = follow(execute, show, dict(params, state="followed", pace_s=PACE_S), args["patience_s"])
         job = found.get("job") or {}
         if isinstance(job.get("result"), dict):
             return job["result"]
         state = job.get("state") or "out of sight"
+        if state == "lost":
+            back = self._bring_back(host, request, job, execute_of=lambda entry, given: lean.execute(self, entry, given, task_vars))
+            if back:
+                return back
         return {"outcome": "down", "changed": True, "instances": {}, "quarantined": False, "proof": {}, "steps": [],
                 "message": "the change %s is %s (%s); the timer of the host brings back what ran before, see playbooks/status.yml" % (
                     identity, state, job.get("reason") or found.get("msg") or "no reason given")}
+
+    def _bring_back(self, host, request, job, execute_of):
+        """A host that went down in the middle of its change is not tried again: it goes back at once. :returns: the result, None when it cannot."""
+        why = "%s, at: %s" % (job["reason"], job["progress"] or "its beginning")
+        given = {"folder": job["folder"], "params": request["params"], "why": why}
+        if not execute_of("host_change:bring_back", given).get("began"):
+            return None
+        self._display.display(f"{host}: {why}; what ran before comes back")
+        until = time.monotonic() + change.dead_man_s(request["instances"])
+        while time.monotonic() < until:
+            result = execute_of("host_change:brought_back", given).get("result")
+            if result:
+                return result
+        return None

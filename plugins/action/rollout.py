@@ -85,7 +85,7 @@ class ActionModule(ActionBase):
                               color=None if outcome == "done" else "red")
         if outcome == "done":
             return {"changed": False, "outcome": outcome}
-        why = made.kept.get("held") or "; ".join("%s: %s" % each for each in sorted(failed.items())[:2])
+        why = made.kept.get("held") or "; ".join(["%s: %s" % each for each in sorted(failed.items())[:2]] + list(made.kept.get("left", {}).values())[:2])
         return {"failed": True, "outcome": outcome, "msg": "the rollout ended %s: %s. %s" % (
             outcome, words, why if why else "see the journal")}
 

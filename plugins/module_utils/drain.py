@@ -19,10 +19,13 @@ class Wait(object):
         self.window_s, self.idle_since, self.heard, self.last, self.error, self.over, self.stopped = window_s, None, now, None, None, False, False
         self.total, self.arrived = None, 0
 
-    def see(self, load, now, stopped=False):
-        """Take what the metrics say: of vllm_metrics.load; stopped: whether nothing runs that could answer."""
+    def see(self, load, now, stopped=False, paused=None):
+        """Take what the metrics say: of vllm_metrics.load; stopped: whether nothing runs that could answer; paused: by whom, until the deadline."""
         if stopped:
             self.over = self.stopped = True
+            return
+        if paused:
+            self.error, self.idle_since, self.heard = paused, None, now
             return
         if load.get("error"):
             self.error, self.idle_since = load["error"], None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, drain, endpoint_probes, host_change, job_host
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import change, container_cli, drain, endpoint_probes, host_change, job_host
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import release, release_host, vllm_metrics
 
 POLL_S = 0.2
@@ -36,7 +36,9 @@ def answer(arguments):
         for name, wait in waits.items():
             if not wait.over:
                 status, text = endpoint_probes.ask(address, ports[name], "/metrics", seconds=ASK_S)
-                wait.see(vllm_metrics.load(status, text), time.monotonic(), status is None and stopped(params, name))
+                silent = status is None
+                gone = silent and stopped(params, name)
+                wait.see(vllm_metrics.load(status, text), time.monotonic(), gone, paused(params, name) if silent and not gone else None)
         if all(wait.over for wait in waits.values()) or time.monotonic() - started >= arguments["deadline_s"]:
             break
         time.sleep(POLL_S)
@@ -47,3 +49,11 @@ def stopped(params, name):
     """Whether systemd says that an instance does not run, so that it has nothing to do either."""
     entries = release.normalise([{"name": name}], "absent", {})
     return not release.is_running({"systemd": release_host.Host(params).units(entries)[entries[0]["unit"]]})
+
+
+def paused(params, name):
+    """By whom an instance is paused, None when it is not or nobody can tell."""
+    try:
+        return release_host.paused(release_host.Host(params), release.normalise([{"name": name}], "absent", {}))
+    except (release.ReleaseError, container_cli.CommandError):
+        return None

@@ -36,6 +36,9 @@ RULES = {
         "a process of container {container} listens on port {port}, and nobody else does",
         "vLLM shares its port silently (SO_REUSEPORT)",
         "stop the other process or give the instance another port; ss -ltnp sport = :{port}"),
+    "endpoint.unpaused": (
+        "container {container} is not paused", "the container engine", "it is waited for and nothing is done against it; who pauses tells why: "
+        "container-manager status, docker events --since 1h --filter event=pause"),
     "endpoint.group": (
         "HTTP 200 from /health of the group at {head}: all its ranks have joined", "vLLM 0.18.0: the head serves when every rank has come",
         "look at the head: journalctl -u {unit} on {head}"),
@@ -335,7 +338,7 @@ class Prover:
     A member of a group over several hosts has no port: its unit must be well, and its group answer at the head.
 
     :param probes: unit() -> properties, refresh() asks systemd at once, connect() -> bool, owners() -> {"ours", "foreign": [description],
-        "error"}, health() -> (HTTP status or None, text), models() and head() (/health of the group's head) -> the same, given_up() -> why or None,
+        "error", "paused": by whom or None}, health() -> (HTTP status or None, text), models() and head() (/health of the group's head) -> the same, given_up() -> why or None,
         complete() -> see judge_completion, attestation() -> see attestation.judge, tool_call() -> (HTTP status or None, text), chips() -> see
         judge_chips, journal() -> [line].
     """
@@ -395,7 +398,10 @@ class Prover:
         """The unit and its restarts: (passed, final)."""
         unit = self.probes.unit()
         verdict, found, final = judge_unit(unit)
-        if unit.get("ActiveState") == "inactive":
+        if unit.get("Job") not in (None, "", "0"):
+            # Systemd is about to start it, once what it stands on is back: the daemon of the container engine restarts.
+            self.down_since, final = None, False
+        elif unit.get("ActiveState") == "inactive":
             self.down_since = self.clock() if self.down_since is None else self.down_since
             final = final or self.clock() - self.down_since >= DOWN_GRACE_S
         else:
@@ -420,6 +426,11 @@ class Prover:
             return self.say(rule, "fail", found, "journalctl -u {unit}"), False
         self.open = True
         owners = self.probes.owners()
+        if owners.get("paused"):
+            # Its port takes connections all the same, and no answer counts against it.
+            self.open = False
+            self.findings.pop(rule, None)
+            return self.say("endpoint.unpaused", "fail", owners["paused"]), False
         if owners["foreign"]:
             return self.say(rule, "fail", "also " * bool(owners["ours"]) + "port %s belongs to %s" % (
                 self.instance["port"], ", ".join(owners["foreign"]))), True

@@ -164,7 +164,11 @@ class Probes:
         inodes = self.watcher.sockets(self.instance["port"])
         if not inodes:
             return {"ours": [], "foreign": [], "error": "no listener in /proc/net/tcp on port %s" % self.instance["port"]}
-        pid, error = self.container_pid()
+        data, error = self.container()
+        why = container_cli.paused(data or {})
+        if why:
+            return {"ours": [], "foreign": [], "error": None, "paused": why}
+        pid = ((data or {}).get("State") or {}).get("Pid") or None
         mark = (sorted(inodes), pid)
         if self.known is None or self.known[0] != mark:
             self.known = (mark, self._owners(inodes, pid, error))
@@ -201,11 +205,6 @@ class Probes:
         if wanted and labels.get(release.RELEASE_LABEL, wanted) != wanted:
             return None, "container %s is of release %s, not %s" % (self.instance["container"], labels[release.RELEASE_LABEL], wanted)
         return data, None
-
-    def container_pid(self):
-        """(pid of the container's first process or None, what went wrong)."""
-        data, error = self.container()
-        return ((data or {}).get("State") or {}).get("Pid") or None, error
 
     def attestation(self):
         """Evidence on the patched files, see attestation.judge."""

@@ -27,6 +27,7 @@ HEAD_S = 2.0
 JOB = dict(job_host.DEFAULTS, kind="change", stop_timeout_s=60)
 SHOW_S = 1.0
 KEEP_AWAKE_S = 600.0
+BACK_S = 20.0
 
 
 def host_params(request):
@@ -200,6 +201,33 @@ def give_up(arguments):
     return {"changed": False}
 
 
+def bring_back(arguments):
+    """Have the way back begun of a change that was cut off by a reboot, as its timer would do later.
+
+    :param dict arguments: "folder" of its job, "params", "why".
+    :returns: {"began"}; False when that change had not touched anything.
+    """
+    params = host_params({"state": "absent", "params": arguments["params"]})
+    state = domain.read_state(job_host.read_text(state_path(params)))
+    unit = domain.DEAD_MAN + ".service"
+    if state.get("change") != os.path.basename(arguments["folder"]) or state.get("state") not in domain.UNFINISHED or not os.path.exists(
+            os.path.join(params["unit_directory"], unit)):
+        return {"began": False}
+    give_up(arguments)
+    release_host.Host(params).systemctl(["start", unit], purpose="beginning the way back")
+    return {"began": True}
+
+
+def brought_back(arguments):
+    """Wait a while for the end of the way back. :returns: {"result": what it left, or None while it is not there yet}."""
+    until = time.monotonic() + BACK_S
+    while True:
+        text = job_host.read_text(os.path.join(arguments["folder"], "result.json"))
+        if text or time.monotonic() >= until:
+            return {"result": json.loads(text) if text else None}
+        time.sleep(SHOW_S)
+
+
 def clean(arguments):
     """Leave nothing on a host that has no instance of ours any more. :returns: {"removed": [path]}."""
     params = host_params({"state": "absent", "params": arguments["params"]})
@@ -334,6 +362,7 @@ class Change:
             self.result.update(outcome="done", changed=outline.changed)
             return
         if outline.changed:
+            self.spare(outline.host, [entry for entry in outline.changes if outline.steps.get(entry["name"], {}).get("stop")])
             remember(self.params, state="stopped" if self.request["state"] == "stopped" else "starting", change=os.path.basename(self.folder),
                      before=before, since=time.time(), message=None)
             self.touched = True
@@ -517,11 +546,30 @@ class Change:
 
     # --- the way back
 
+    def spare(self, host, entries):
+        """Wait for whoever has paused a container of ours, and never stop it over their heads. :raises ReleaseError: at the deadline."""
+        until = time.monotonic() + max([0.0] + [entry["stop_timeout_s"] for entry in entries])
+        while True:
+            why = release_host.paused(host, entries)
+            if not why:
+                return
+            if time.monotonic() >= until:
+                raise release.ReleaseError(why + "; nothing was stopped")
+            self.say("waiting: " + why)
+            time.sleep(SHOW_S)
+
     def go_back(self, outline, touched):
         failed = set(name for name in touched if not (self.result["proof"].get(name) or {}).get("ready"))
         if not failed:
             # Something that was not touched does not answer; going back would not mend it.
             raise release.ReleaseError(self.result["message"])
+        why = release_host.paused(outline.host, [entry for entry in outline.wanted if entry["name"] in touched])
+        if why:
+            # Going back would stop it over the head of who paused it, and so would the timer.
+            self.result.update(paused=True, message=self.result["message"] if why.partition(" is ")[2] in self.result["message"] else why)
+            remember(self.params, state="failed", message=self.result["message"])
+            self.disarm()
+            return
         sick = self.blames_chips(failed)
         if sick and not self.healthy(failed):
             self.result["quarantined"] = True
@@ -570,6 +618,7 @@ class Change:
         units = host.units(entries)
         running = [entry for entry in entries if release.is_running({"systemd": units[entry["unit"]]})]
         if running:
+            self.spare(host, running)
             host.stop(running)
         if gone:
             release_host.absent(host, release.normalise(gone, "absent", {}), False)
@@ -592,7 +641,8 @@ class Change:
                 self.disarm()
                 self.result.update(outcome="unchanged", message="there is nothing to go back from: this host is %s" % state.get("state"))
                 return self.result
-            self.result["message"] = "nobody confirmed the change %s in time, so the timer of this host brought back what ran before" % change
+            self.result["message"] = self.given_up() or (
+                "nobody confirmed the change %s in time, so the timer of this host brought back what ran before" % change)
             outline = Outline(dict(self.request, state="absent", leaving=[]), {})
             self.before = dict((name, self.manifest(outline, name, release_id)) for name, release_id in (state.get("before") or {}).items())
             self.back(self.astray(outline), "reverted", self.request.get("leaving") or ())

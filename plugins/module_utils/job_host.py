@@ -188,15 +188,20 @@ class Jobs:
 
 
 def follow(jobs, params):
-    """Wait until the job has ended, has moved on from ``seen``, or the time is over."""
+    """Wait until the job has ended, has moved on from ``seen`` (which is told after ``pace_s``), or the time is over."""
+    began = time.monotonic()
     until = time.monotonic() + params["wait_s"] if params["wait_s"] > 0 else None
     pause = POLL_S[0]
     while True:
         found = jobs.look()
-        moved = params["seen"] is not None and found["progress"] != params["seen"]
+        moved = params["seen"] is not None and found["progress"] != params["seen"] and time.monotonic() - began >= params.get("pace_s", 0)
         if found["state"] != "running" or moved or (until is not None and time.monotonic() >= until):
             return found
-        time.sleep(pause)
+        # Its end is known at once; to look for that file costs nothing.
+        rest = time.monotonic() + pause
+        time.sleep(POLL_S[0])
+        while time.monotonic() < rest and not os.path.exists(jobs.path("status")):
+            time.sleep(POLL_S[0])
         pause = min(2 * pause, POLL_S[1])
 
 

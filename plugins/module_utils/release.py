@@ -20,7 +20,7 @@ UNIT_DIRECTORY = "/etc/systemd/system"
 # The image keeps this in .bashrc, which a container's command never reads.
 WITH_LIBRARY_PATH = ["/bin/sh", "-c", 'export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/lib"; exec "$@"', "sh"]
 SHOW = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload", "NRestarts", "Result", "FragmentPath",
-        "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic")
+        "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic", "Job")
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _UNIT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.service$")

@@ -244,6 +244,15 @@ class Host:
             "active_state": units[entry["unit"]].get("ActiveState"), "actions": actions.get(entry["name"], [])}) for entry in wanted)
 
 
+def paused(host, wanted):
+    """Which container of some instances is paused, and by whom, in words; None when none is."""
+    for data in host.inspect([entry["container"] for entry in wanted]) if wanted else ():
+        why = container_cli.paused(data)
+        if why:
+            return "container %s is %s" % (data["Name"].lstrip("/"), why)
+    return None
+
+
 def _longest(wanted):
     # systemd's own limits end a stop after stop_timeout_s + 30; ours is the net below.
     return max(entry["stop_timeout_s"] for entry in wanted) + 120.0

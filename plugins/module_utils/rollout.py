@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 
-from ansible_collections.vllm_ascend.fleet.plugins.module_utils import spanning
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import endpoint, spanning
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils.naming import did_you_mean
 
 # name -> (types, default): the keys of fleet_rollout; docs/rollouts.md explains each.
@@ -26,6 +26,7 @@ POLICY = {
     "drain_deadline_s": ((int, float), 600),
     "drain_at_deadline": ((str,), "cut"),
     "drain_window_s": ((int, float), 1),
+    "sick_host": ((str,), "serve"),
     "anchors": ((list,), []),
     "performance": ((dict, type(None)), None),
 }
@@ -39,12 +40,12 @@ PERFORMANCE = {
     "confidence": ((float,), 0.95),
 }
 PERFORMANCE_DEFAULTS = dict((name, default) for name, (dummy, default) in PERFORMANCE.items())
-CHOICES = {"on_failure": ("hold", "revert"), "drain_at_deadline": ("cut", "wait", "fail")}
+CHOICES = {"on_failure": ("hold", "revert"), "drain_at_deadline": ("cut", "wait", "fail"), "sick_host": ("serve", "drain")}
 # vLLM 0.18.0 without --max-num-seqs, on a server with little more memory than an NPU has.
 DEFAULT_MAX_NUM_SEQS = 256
 OUTCOMES = ("done", "held", "reverted", "degraded")
 # How a host can end in a rollout; everything else is on its way.
-ENDED = ("done", "unchanged", "reverted", "down", "failed", "quarantined", "unreachable")
+ENDED = ("done", "unchanged", "reverted", "down", "failed", "quarantined", "unreachable", "left out")
 
 
 def policy(given):
@@ -146,6 +147,23 @@ def minimum(rules, model):
     if isinstance(wanted, dict):
         return int(wanted.get(model, wanted.get("default", 1)))
     return int(wanted)
+
+
+def sick(plan, surveys):
+    """{host: why} of the hosts of which an NPU that an instance has, or is to get, is not known to be healthy; of those that answer."""
+    found = {}
+    for host, entry in plan["hosts"].items():
+        survey = surveys.get(host) or {"unreachable": True}
+        if survey.get("unreachable"):
+            continue
+        tool = (survey.get("npu_smi") or {}).get("info") or {}
+        seen = {"health": dict((chip["device"], chip["health"]) for chip in survey.get("chips") or ()),
+                "error": "npu-smi: %s" % tool.get("reason", tool.get("kind")) if tool.get("error") else None}
+        devices = sorted(set(device for instance in entry["instances"] for device in instance.get("devices") or ()))
+        status, words = endpoint.judge_chips(seen, devices)
+        if status != "pass":
+            found[host] = words
+    return found
 
 
 def left(serving, hosts):
@@ -305,6 +323,8 @@ def replay(events):
                 state["hosts"].setdefault(name, {"step": None, "outcome": None, "message": None, "batch": event["batch"]})
         elif kind == "hold":
             state["held"] = event.get("message")
+        elif kind == "leave":
+            state["hosts"].setdefault(host, {"step": None, "batch": event.get("batch")}).update(outcome="left out", message=event.get("message"))
         elif kind == "rollout.end":
             state["outcome"] = (event.get("evidence") or {}).get("outcome")
         if host:
@@ -332,13 +352,44 @@ def outcome(hosts, held, planned):
         by.setdefault(hosts.get(host) or "untouched", []).append(host)
     words = "; ".join(
         "%s: %s" % (word, ", ".join(by[word]))
-        for word in ("down", "quarantined", "unreachable", "failed", "reverted", "done", "unchanged", "untouched")
+        for word in ("down", "quarantined", "unreachable", "failed", "left out", "reverted", "done", "unchanged", "untouched")
         if word in by
     )
     if by.get("down") or by.get("unreachable"):
         return "degraded", words
-    if by.get("reverted") or by.get("failed") or by.get("quarantined"):
-        return "reverted" if not by.get("done") and not by.get("untouched") else "held", words
-    if held or by.get("untouched"):
+    if set(by) <= set(["reverted", "unchanged"]) and by.get("reverted"):
+        return "reverted", words
+    if held or set(by) - set(["done", "unchanged"]):
         return "held", words
     return "done", words
+
+
+def overhead(events):
+    """What the control of a rollout took of each host's time, beyond its drain and its model.
+
+    A host's time begins when its batch is asked for and ends when it is in the traffic again; what its batch takes after its last host is every host's.
+    The drain is what the host itself waited for; stop, start, load and proof are the steps of its own job.
+
+    :param list events: of a journal. :returns: {host: {"total_s", "drain_s", "model_s", "overhead_s"}} of the hosts that changed.
+    """
+    found, batches, last = {}, {}, {}
+    for event in events:
+        batch, host = event.get("batch"), event.get("host")
+        if event["event"] == "batch.begin":
+            batches[batch] = {"began": event["time"] - (event.get("elapsed_s") or 0.0), "hosts": event["evidence"]["hosts"]}
+        elif event["event"] == "batch.end" and batch in batches:
+            ended = [last[each] for each in batches[batch]["hosts"] if each in last]
+            for each in batches[batch]["hosts"]:
+                if each in found:
+                    found[each]["total_s"] += event["time"] - max(ended)
+        elif event["event"] == "step.end" and batch in batches and host in batches[batch]["hosts"]:
+            entry = found.setdefault(host, {"total_s": 0.0, "drain_s": 0.0, "model_s": 0.0})
+            last[host] = event["time"]
+            entry["total_s"] = event["time"] - batches[batch]["began"]
+            if event["step"] == "drain":
+                entry["drain_s"] += (event.get("evidence") or {}).get("elapsed_s") or 0.0
+            elif event["step"] in ("switch", "prove", "revert", "prove again"):
+                entry["model_s"] += event["elapsed_s"] or 0.0
+    for entry in found.values():
+        entry["overhead_s"] = entry["total_s"] - entry["drain_s"] - entry["model_s"]
+    return dict((host, dict((key, round(value, 2)) for key, value in entry.items())) for host, entry in found.items())

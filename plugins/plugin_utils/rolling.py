@@ -282,12 +282,12 @@ class Rollout:
     def batch(self, hosts, failed):
         """Whether a batch may begin. :returns: (hosts that may change, None), or ([], why not)."""
         number = self.kept.get("number", self.kept.get("offset", 0))
-        hosts = [host for host in hosts if host not in failed]
+        hosts = [host for host in hosts if host not in failed and host not in self.kept.get("left", {})]
         self.keep(number=number, batch=hosts, reason=None)
         if self.check_mode or not hosts:
             return hosts, None
         try:
-            self.may_go(hosts, failed, number)
+            hosts = self.may_go(hosts, failed, number)
         except Held as error:
             self.journal.write("hold", batch=number, message=str(error))
             self.keep(held=str(error))
@@ -296,7 +296,8 @@ class Rollout:
         return hosts, None
 
     def may_go(self, hosts, failed, number):
-        """:raises Held: when the next hosts must not be taken out."""
+        """:returns: the hosts that change, without those that leave. :raises Held: when they must not be taken out."""
+        asked = time.monotonic()
         state = rollout.replay(self.journal.events())
         bad = {
             host: entry["outcome"] for host, entry in state["hosts"].items() if entry["outcome"] in ("reverted", "down", "failed", "quarantined", "unreachable")
@@ -315,28 +316,64 @@ class Rollout:
         workspace.save("surveys", {host: survey for host, survey in surveys.items() if host not in beyond})
         workspace.save("proof", {host: proven for host, proven in proof.items() if host not in beyond})
         whole = {"hosts": dict({host: {"instances": recovery.installed(surveys[host])} for host in beyond}, **plan["hosts"])}
-        unready = dict(not_proven(whole, surveys, proof), **{host: "failed: %s" % why for host, why in failed.items()})
+        sick = rollout.sick(whole, surveys)
+        hosts = self.leave(hosts, sick, state, number, rollout.replicas(surveys, proof))
+        if not hosts:
+            return hosts
+        unready = dict(dict(sick, **not_proven(whole, surveys, proof)), **{host: "failed: %s" % why for host, why in failed.items()})
         may, words = rollout.budget(hosts, {host: why for host, why in unready.items() if host not in hosts}, self.racks, self.rules, self.kept["batches"],
                                     len(whole["hosts"]))
         if not may:
             raise Held("budget: %s" % words)
-        serving = rollout.replicas(surveys, proof)
+        serving = rollout.replicas(surveys, {host: proven for host, proven in proof.items() if host not in sick})
         loads = {(host, name): each for host, found in load.items() for name, each in found.items()}
         verdicts = rollout.capacity(hosts, serving, loads, self.rules)
         bad = [verdict for verdict in verdicts if not verdict["ok"]]
         if bad and not (self.settings.get("ignore_load") and all(verdict["ok"] is None for verdict in bad)):
             raise Held("capacity: %s%s" % (bad[0]["message"], "; allow that with -e ignore_load=true" if bad[0]["ok"] is None else ""))
-        self.journal.write("batch.begin", batch=number, message=words, expected_s=rollout.duration([hosts], self.kept["expected"]), evidence={
+        self.journal.write("batch.begin", batch=number, message=words, elapsed_s=round(time.monotonic() - asked, 3),
+                           expected_s=rollout.duration([hosts], self.kept["expected"]), evidence={
             "hosts": hosts, "budget": words, "capacity": verdicts, "ignored_load": bool(bad)})
         self.tell("batch %d of %d: %s -- %s; %s" % (
             number + 1, self.kept["offset"] + len(self.kept["batches"]), shorten(hosts), words,
             "the load of %d model(s) fits what is left" % len(verdicts) if verdicts else "they serve nothing yet"))
+        return hosts
+
+    def leave(self, hosts, sick, state, number, serving):
+        """Take hosts that are still to come, and fell ill meanwhile, out of the plan. :returns: who of this batch is left. :raises Held: of a canary."""
+        coming = [host for host in self.kept["hosts"] if not (state["hosts"].get(host) or {}).get("outcome")]
+        for unit in rollout.units(workspace.load("plan"), coming):
+            why = ["%s: %s" % (host, sick[host]) for host in unit["hosts"] if host in sick]
+            for host in unit["hosts"] if why else ():
+                what = self.relieve(host, serving) if host in sick else "its group does not change without the others"
+                words = "%s; it leaves the plan, %s" % (why[0], what)
+                self.journal.write("leave", host, number, message=words)
+                self.keep(left=dict(self.kept.get("left", {}), **{host: words}))
+                self.tell(words, color="yellow")
+        hosts = [host for host in hosts if host not in self.kept.get("left", {})]
+        self.keep(batch=hosts)
+        if not hosts and not number:
+            raise Held("no canary is left: %s. Begin anew without it, with --limit" % "; ".join(self.kept["left"].values()))
+        return hosts
+
+    def relieve(self, host, serving):
+        """What becomes of the traffic of a host that fell ill, in words."""
+        if self.rules["sick_host"] == "serve":
+            return "and goes on serving, as sick_host says"
+        if rollout.short(serving, [host], self.rules):
+            return "and goes on serving, since too few replicas would be left without it"
+        mover = traffic.Traffic(self)
+        try:
+            mover.move(host, mover.servers(host), "drain")
+        except traffic.TrafficError as error:
+            return "and may still serve: %s" % error
+        return "and gets no requests any more, as sick_host says"
 
     def batch_end(self):
         """Close a batch, after watching it for a while."""
         number = self.kept["number"]
         self.keep(number=number + 1)
-        if self.check_mode or self.kept.get("held"):
+        if self.check_mode or self.kept.get("held") or not self.kept["batch"]:
             return
         state = rollout.replay(self.journal.events())
         outcomes = {host: state["hosts"].get(host, {}).get("outcome") for host in self.kept["batch"]}

@@ -29,9 +29,15 @@ def wants(length, environment=None, **rollout):
     return "-e", json.dumps({"fleet_rollout": policy, "fleet_models": {MODEL: {"arguments": {"max-model-len": length}, "environment": environment or {}}}})
 
 
+def serves(host):
+    """The maximum length that a host serves, asked there: only the gateways reach it from outside. None when nobody answers."""
+    answer = on(host, "curl --silent --max-time 5 http://127.0.0.1:8000/v1/models", check=False)
+    return json.loads(answer)["data"][0]["max_model_len"] if answer.startswith("{") else None
+
+
 def runs():
     """{host: the maximum length that it serves}."""
-    return {host: json.loads(on(host, "curl -sS --max-time 20 http://127.0.0.1:8000/v1/models"))["data"][0]["max_model_len"] for host in HOSTS}
+    return {host: serves(host) for host in HOSTS}
 
 
 def journal():
@@ -127,7 +133,7 @@ def test_a_controller_that_is_killed_is_resumed_and_nothing_is_done_twice(load, 
     kill(running.pid)
     running.wait()
     done = play("playbooks/resume.yml", *what).succeeded()
-    assert {runs()[host] for host in HOSTS[:2]} == {length}, done.output[-3000:]
+    assert {serves(host) for host in HOSTS[:2]} == {length}, done.output[-3000:]
     assert [restarts(since)[host] for host in HOSTS[:2]] == [1, 1]
     assert journal()[1][-1]["evidence"]["outcome"] == "done"
 
@@ -163,3 +169,66 @@ def test_status_tells_drift_and_a_hand_edit_needs_consent():
             "playbooks/upgrade.yml", *wants(5000), "-e", json.dumps({"fleet_waivers": [{"rule": "instance.files_unchanged", "reason": "put back"}]})
         ).succeeded()
     assert set(runs().values()) == {5000}
+
+
+def beginning(length, *arguments, **rollout):
+    """A rollout in the background, in the middle of the proof of its canary, which listens with the new length."""
+    assert serves(HOSTS[0]) != length
+    running = begun(*wants(length, **rollout), *arguments)
+    wait_for(lambda: serves(HOSTS[0]) == length or running.poll() is not None, "the canary's new release")
+    return running
+
+
+def test_an_engine_that_restarts_and_a_chip_that_falls_ill_on_the_way(load):
+    """The canary's container engine restarts within its proof, and a host that is still to come gets a sick NPU."""
+    since = on(HOSTS[0], "date +%s").strip()
+    before = runs()
+    running = beginning(6000, max_unavailable=3, max_unavailable_per_rack=2, canary_window_s=12)
+    try:
+        on(HOSTS[0], "systemctl restart docker")
+        on(HOSTS[-1], "rehearsal-fault set chip_alarm 0")
+        output = running.communicate(timeout=300)[0]
+    finally:
+        on(HOSTS[-1], "rehearsal-fault clear chip_alarm")
+    told = f"{HOSTS[-1]}: /dev/davinci0 health Alarm; it leaves the plan, and goes on serving, as sick_host says"
+    assert running.returncode != 0 and told in output and f"left out: {HOSTS[-1]}" in output, output[-3000:]
+    assert runs() == dict.fromkeys(HOSTS[:-1], 6000) | {HOSTS[-1]: before[HOSTS[-1]]}
+    assert restarts(since) == {HOSTS[0]: 2} | dict.fromkeys(HOSTS[1:-1], 1) | {HOSTS[-1]: 0}
+    events = journal()[1]
+    proof = [event for event in events if event["step"] == "change" and event["host"] == HOSTS[0] and event["event"] == "step.end"]
+    assert proof[0]["ok"] and events[-1]["evidence"]["outcome"] == "held"
+
+
+def test_a_host_that_reboots_at_its_first_request_goes_back_and_nobody_follows(load):
+    """The kernel goes down with the first completion of the new release, as a driver may take it along."""
+    before, since = runs(), on(HOSTS[0], "date +%s").strip()
+    boot = {host: on(host, "cat /proc/sys/kernel/random/boot_id") for host in HOSTS[:2]}
+    script = f"""until journalctl --unit vllm-ascend-{INSTANCE} --since @{since} --output cat | sed -n '/max_model_len.: 6001/,$p' |
+    grep -q 'POST /v1/chat/completions'; do sleep 0.2; done; systemctl --force --force reboot"""
+    on(HOSTS[0], "cat > /run/reboots && systemd-run --quiet --collect --unit reboots /bin/sh /run/reboots", given=script.encode())
+    done = play(UPGRADE, *wants(6001, batches=[1]), "--limit", ",".join(HOSTS[:2])).refused(
+        "the host was started anew while it ran", "the release before is back and proven")
+    assert runs() == before, done.output[-3000:]
+    assert [on(host, "cat /proc/sys/kernel/random/boot_id") == boot[host] for host in HOSTS[:2]] == [False, True]
+    assert restarts(since)[HOSTS[1]] == 0
+    events = journal()[1]
+    assert [event["evidence"]["hosts"] for event in events if event["event"] == "batch.begin"] == [[HOSTS[0]]]
+    assert events[-1]["evidence"]["outcome"] == "held" and events[-1]["evidence"]["hosts"] == {HOSTS[0]: "reverted"}
+    assert [event["ok"] for event in events if event["event"] == "step.end" and event["step"] == "admit"] == [True], "what is proven again is let in"
+
+
+def test_a_container_that_somebody_pauses_is_waited_for_and_not_fought(load):
+    """MindCluster's container manager pauses what stands on a faulty NPU; its name is all that is simulated of it."""
+    since, limit = on(HOSTS[0], "date +%s").strip(), ("--limit", HOSTS[0])
+    short = ("-e", json.dumps({"fleet_instance_defaults": {"ready_timeout_s": 20}}))
+    on(HOSTS[0], "cp /bin/sleep /usr/local/bin/container-manager; systemd-run --quiet --collect --unit pauser /usr/local/bin/container-manager 600")
+    running = beginning(6003, *limit, *short, canary_window_s=12)
+    try:
+        on(HOSTS[0], f"docker pause vllm-ascend-{INSTANCE}")
+        output = running.communicate(timeout=300)[0]
+        assert running.returncode != 0 and "paused, probably by the container manager of MindCluster" in output, output[-3000:]
+        assert on(HOSTS[0], f"docker inspect --format '{{{{.State.Status}}}}' vllm-ascend-{INSTANCE}").strip() == "paused"
+    finally:
+        on(HOSTS[0], f"docker unpause vllm-ascend-{INSTANCE}; systemctl stop pauser")
+    play("playbooks/resume.yml", *wants(6003), *limit, *short).succeeded()
+    assert serves(HOSTS[0]) == 6003 and restarts(since)[HOSTS[0]] == 1

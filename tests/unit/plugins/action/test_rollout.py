@@ -203,6 +203,44 @@ def test_a_batch_is_held_with_its_reason(fleet, monkeypatch, break_it, words):
     assert told["status"] == "unsure" and words in told["what"] and "resume.yml" in told["remedy"]
 
 
+@pytest.mark.parametrize("policy, serving, words", [
+    ("serve", 3, "goes on serving, as sick_host says"), ("drain", 3, "gets no requests any more"), ("drain", 1, "too few replicas would be left")])
+def test_a_host_that_falls_ill_on_the_way_leaves_the_plan(fleet, monkeypatch, policy, serving, words):
+    """It counts in the budget, and nobody but it is kept from changing."""
+    settings(sick_host=policy, max_unavailable=2)
+    plan = workspace.load("plan")
+    plan["hosts"]["h2"]["instances"] = [dict(INSTANCE, devices=["/dev/davinci0"])]
+    workspace.save("plan", plan)
+    fleet.unproven = set(HOSTS[:3 - serving] if serving > 1 else [])
+    begin(fleet)
+    healthy = dict(SURVEY, chips=[{"device": "/dev/davinci0", "health": "OK"}])
+    sick = dict(SURVEY, chips=[{"device": "/dev/davinci0", "health": "Alarm"}])
+    ask, seen = fan_out.ask, {}
+
+    def answer(action, requests, entry, hostvars, deadline_s):
+        found = ask(action, requests, entry, hostvars, deadline_s)
+        for host in found if entry == "look:answer" else ():
+            found[host]["survey"] = sick if host == "h2" else healthy
+        return found
+
+    monkeypatch.setattr(fan_out, "ask", answer)
+    if serving == 1:
+        settings(min_ready=3)
+        monkeypatch.setattr(domain, "capacity", lambda *unused: [])
+    assert fleet.run(rollout, stage="batch", batch=["h1"])["go"] == ["h1"] and not seen
+    assert any("h2: /dev/davinci0 health Alarm; it leaves the plan" in line and words in line for line in fleet.shown)
+    assert "1 not proven (h2: /dev/davinci0 health Alarm)" in fleet.shown[-1]
+    fleet.run(rollout, stage="batch_end")
+    held = fleet.run(rollout, stage="batch", batch=["h2"])
+    assert held["go"] == [] and held["why"] is None
+
+
+def test_a_canary_that_falls_ill_has_no_successor(fleet, monkeypatch):
+    begin(fleet)
+    monkeypatch.setattr(domain, "sick", lambda plan, surveys: {"h1": "/dev/davinci0 health Alarm"})
+    assert "no canary is left: h1: /dev/davinci0 health Alarm" in fleet.run(rollout, stage="batch", batch=["h1"])["why"]
+
+
 def test_load_that_is_not_known_may_be_ignored_and_that_is_told(fleet):
     begin(fleet)
     fleet.load["error"] = "silent"
@@ -363,6 +401,8 @@ def test_a_change_is_followed_to_its_end(fleet, monkeypatch):
     ({"outcome": "reverted", "message": "one: x", "removed": ["one"]}, "h1: one: x -- nothing was there before, so it was taken away again"),
     ({"outcome": "down", "message": "one: x -- AND the release before is down: y"}, "h1: one: x -- AND the release before is down: y"),
     ({"outcome": "failed", "message": "one: x", "changed": False}, "h1: one: x -- nothing was changed"),
+    ({"outcome": "failed", "message": "one: x", "paused": True}, "h1: one: x -- nothing is done against that; go on with playbooks/resume.yml when it runs "
+                                                                 "again"),
     ({"outcome": "failed", "message": "one: x", "quarantined": True}, "h1: one: x -- its NPUs are to blame, not the release"),
 ])
 def test_a_change_that_ends_otherwise_fails_in_one_line(fleet, monkeypatch, more, words):
@@ -387,6 +427,24 @@ def test_a_host_that_is_lost_meanwhile_is_told_and_not_dropped(fleet, monkeypatc
     failed = fleet.run(change, rollout=True, patience_s=0)
     assert failed["failed"] and "it finishes by itself, or its timer brings back what ran before" in failed["msg"] and "unreachable" not in failed
     assert fleet.events()[-1]["evidence"]["outcome"] == "unreachable"
+
+
+@pytest.mark.parametrize("began, words", [
+    (True, "h1: started anew, at: prove -- the release before is back and proven"), (False, "the change change-")])
+def test_a_host_that_went_down_in_its_change_goes_back_at_once(fleet, monkeypatch, began, words):
+    calls = changing(monkeypatch, {})
+    job = {"job": {"state": "lost", "reason": "the host was started anew while it ran", "progress": "prove", "folder": "/s/jobs/x", "result": None}}
+    back = dict(RESULT, outcome="reverted", message="started anew, at: prove")
+    answers = {"job_host:answer": [job], "host_change:bring_back": [{"began": began}], "host_change:brought_back": [{"result": None}, {"result": back}]}
+    begun = lean.execute
+
+    def execute(action, entry, given, task_vars):
+        return answers[entry].pop(0) if entry in answers else begun(action, entry, given, task_vars)
+
+    monkeypatch.setattr(lean, "execute", execute)
+    failed = fleet.run(change)
+    assert words in failed["msg"] and calls[0][0] == "host_change:begin"
+    assert workspace.load("change.h1")["outcome"] == ("reverted" if began else "down")
 
 
 def test_a_refusal_of_the_host_is_told_with_what_it_means(fleet, monkeypatch):

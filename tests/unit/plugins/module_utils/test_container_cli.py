@@ -124,7 +124,20 @@ def test_image_that_is_not_there(tmp_path, text):
     assert engine(tmp_path, "import sys; sys.stderr.write(%r); sys.exit(1)" % text).image("x") is None
 
 
-def test_daemon_that_is_down_is_not_a_missing_image(tmp_path):
+def test_a_daemon_that_is_away_for_a_moment_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(container_cli, "AGAIN_S", 0.01)
+    text = """import os, sys
+if os.path.exists({0!r}):
+    print("[]")
+else:
+    open({0!r}, "w").close()
+    sys.exit("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+"""
+    assert engine(tmp_path, text.format(str(tmp_path / "asked"))).run(["ps"])["stdout"] == "[]\n"
+
+
+def test_daemon_that_is_down_is_not_a_missing_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(container_cli, "RESTART_S", 0)
     with pytest.raises(container_cli.CommandError):
         engine(tmp_path, "import sys; sys.stderr.write('Cannot connect to the Docker daemon'); sys.exit(1)").image("x")
 

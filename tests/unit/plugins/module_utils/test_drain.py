@@ -41,6 +41,15 @@ def seen(*looks, window=1.0):
     return wait
 
 
+def test_who_is_paused_is_not_silent():
+    """Somebody holds it, so it is waited for to the deadline, and nobody takes it for idle."""
+    wait = seen((0, 2, 0, 5))
+    for now in range(1, 100):
+        wait.see({"error": "no answer within 5 s"}, now, paused="container c is paused, by X")
+    verdict = wait.verdict()
+    assert not wait.over and not verdict["drained"] and verdict["error"] == "container c is paused, by X"
+
+
 def test_idle_for_a_window_is_drained():
     wait = seen((0, 2, 1, 5), (1, 0, 0, 8), (1.5, 0, 0, 8))
     assert not wait.over

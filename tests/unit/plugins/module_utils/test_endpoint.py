@@ -135,7 +135,7 @@ def test_a_good_server_is_proven_after_its_window():
     result = prover(world, **DECLARED).run()
     assert result["ready"] and result["phase"] == "ready" and bad(result) == []
     assert [name for _second, name in world.asked].count("tool") == [name for _second, name in world.asked].count("chips") == 1
-    assert [item["rule"] for item in result["findings"]] == [rule for rule in endpoint.RULES if rule != "endpoint.group"]
+    assert [item["rule"] for item in result["findings"]] == [rule for rule in endpoint.RULES if rule not in ("endpoint.group", "endpoint.unpaused")]
     assert 30 <= result["elapsed_s"] <= 30.2 and 40 <= world.now <= 40.3
     assert [name for second, name in world.asked if second > 30].count("text") >= 12
 
@@ -195,6 +195,22 @@ def test_what_cannot_become_good_is_not_waited_for(event, rule, words, within):
     result = prover(world).run()
     assert not result["ready"] and bad(result)[0][0] == rule and words in bad(result)[0][2]
     assert world.now <= within
+
+
+def test_a_unit_that_systemd_is_about_to_start_is_waited_for():
+    """The daemon of the container engine restarts, and systemd has the unit wait for it."""
+    for state in ("inactive", "failed"):
+        world = World((2, dict(down(state, Job="77"), port=False)), (12, {"unit": dict(UP, InvocationID="second"), "port": True}))
+        assert prover(world).run()["ready"] and world.now >= 22, "the window began anew"
+
+
+def test_a_paused_container_is_waited_for_and_proven_from_the_beginning():
+    pause = {"owners": {"ours": [], "foreign": [], "error": None, "paused": "paused, probably by X (pid 7)"}}
+    world = World((3, pause), (60, {"owners": {"ours": ["pid 7"], "foreign": [], "error": None}}))
+    assert prover(world).run()["ready"] and world.now >= 70
+    result = prover(World((3, pause)), ready_timeout_s=30).run()
+    rule, status, found = [item for item in bad(result) if item[0] == "endpoint.unpaused"][0]
+    assert not result["ready"] and status == "fail" and "paused, probably by X (pid 7), after 30 s of 30 s" in found
 
 
 def test_a_crash_loop_is_noticed_long_before_the_deadline():

@@ -157,6 +157,37 @@ def test_a_journal_tells_the_same_wherever_it_ends():
     assert [state["batch"] for state in states] == [0, 0] + [1] * 9
 
 
+def test_control_is_what_neither_drain_nor_model_took():
+    story = [
+        event("batch.begin", 1, time=102.0, elapsed_s=2.0, batch=0, evidence={"hosts": ["h1", "h2"]}),
+        event("step.end", 2, time=105.0, host="h1", batch=0, step="drain", elapsed_s=3.0, ok=True, evidence={"elapsed_s": 2.5}),
+        event("step.end", 3, time=125.0, host="h1", batch=0, step="switch", elapsed_s=4.0, ok=True),
+        event("step.end", 4, time=125.0, host="h1", batch=0, step="prove", elapsed_s=15.0, ok=True),
+        event("step.end", 5, time=126.0, host="h1", batch=0, step="admit", elapsed_s=0.5, ok=True),
+        event("step.end", 6, time=130.0, host="h2", batch=0, step="drain", elapsed_s=30.0, ok=False, evidence={"outcome": "failed"}),
+        event("batch.end", 7, time=130.5, batch=0, evidence={"hosts": {}})]
+    assert rollout.overhead(story) == {"h1": {"total_s": 26.5, "drain_s": 2.5, "model_s": 19.0, "overhead_s": 5.0},
+                                       "h2": {"total_s": 30.5, "drain_s": 0.0, "model_s": 0.0, "overhead_s": 30.5}}
+    assert rollout.overhead([]) == {}
+
+
+@pytest.mark.parametrize("chips, tool, words", [
+    ([{"device": "/dev/davinci0", "health": "OK"}, {"device": "/dev/davinci1", "health": "Alarm"}], {}, None),
+    ([{"device": "/dev/davinci0", "health": "Critical"}], {}, "/dev/davinci0 health Critical"),
+    ([], {"info": {"error": True, "kind": "hang", "reason": "no end after 60 s"}}, "npu-smi: no end after 60 s"),
+])
+def test_a_host_is_sick_whose_own_npus_are_not_known_to_be_healthy(chips, tool, words):
+    plan = {"hosts": {"h1": {"instances": [{"devices": ["/dev/davinci0"]}]}, "h2": {"instances": [{"devices": ["/dev/davinci0"]}]}}}
+    found = rollout.sick(plan, {"h1": {"chips": chips, "npu_smi": tool}, "h2": {"unreachable": True, "error": "gone"}})
+    assert found == ({"h1": words} if words else {})
+
+
+def test_who_left_the_plan_is_named_and_tried_again_by_who_goes_on():
+    story = STORY[:9] + [event("leave", 10, host="h2", batch=1, message="sick")]
+    assert rollout.replay(story)["hosts"]["h2"]["outcome"] == "left out"
+    assert rollout.replay(story + [event("rollout.begin", 11, evidence={})])["hosts"]["h2"]["outcome"] is None
+
+
 def test_a_rollout_that_goes_on_has_no_outcome_any_more():
     held = [event("hold", 11, message="why"), event("rollout.end", 12, evidence={"outcome": "held"})]
     assert rollout.replay(STORY[:9] + held)["outcome"] == "held"

@@ -178,6 +178,42 @@ def test_chips_that_fall_ill_are_not_the_release_s_fault(host):
     assert result["quarantined"] and (result["outcome"], host.runs()) == ("reverted", {"one": OLD})
 
 
+def test_what_somebody_paused_is_not_stopped(host, monkeypatch):
+    host.apply([one(OLD)])
+    before = host.remembered()
+    monkeypatch.setattr(release_host, "paused", lambda _host, entries: "container c is paused, by X" if entries else None)
+    result = host.apply([one(NEW)])
+    assert result["outcome"] == "failed" and result["message"] == "container c is paused, by X; nothing was stopped"
+    assert host.runs() == {"one": OLD} and host.remembered() == before
+
+
+def test_what_is_paused_within_its_proof_does_not_go_back(host, monkeypatch):
+    """Neither by this change nor by the timer, and whoever goes on finds where to go back to."""
+    host.apply([one(OLD)])
+    said = iter([None])
+    monkeypatch.setattr(release_host, "paused", lambda _host, entries: next(said, "container c is paused, by X"))
+    host.bad = {("one", NEW, "endpoint.unpaused")}
+    result = host.apply([one(NEW)])
+    assert (result["outcome"], result["paused"], result["message"]) == ("failed", True, "container c is paused, by X") and host.runs() == {"one": NEW}
+    assert host.timer() == [] and host.remembered()["state"] == "failed" and host.remembered()["before"] == {"one": OLD}
+
+
+def test_a_way_back_is_begun_only_of_the_change_that_was_cut_off(host, monkeypatch):
+    asked = []
+    given = {"folder": host.path("job"), "params": host.request([])["params"], "why": "it rebooted"}
+    host.apply([one(OLD)])
+    assert host_change.bring_back(given) == {"began": False}
+    host_change.remember(host_change.host_params(host.request([])), state="proving", change="job")
+    assert host_change.bring_back(given) == {"began": False}, "no timer was armed"
+    with open(host.path("units", domain.DEAD_MAN + ".service"), "w") as stream:
+        stream.write("")
+    monkeypatch.setattr(release_host.Host, "systemctl", lambda _self, args, purpose: asked.append(args))
+    assert host_change.bring_back(given) == {"began": True} and asked == [["start", domain.DEAD_MAN + ".service"]]
+    assert job_host.read_text(host.path("job", host_change.GIVEN_UP)) == "it rebooted"
+    job_host.write_text(host.path("job", "result.json"), '{"outcome": "reverted"}')
+    assert host_change.brought_back(given) == {"result": {"outcome": "reverted"}}
+
+
 @pytest.mark.parametrize("gone, words", [("image-" + NEW, "is not on this host any more; run again"), ("image-" + OLD, "there would be no way back")])
 def test_without_its_images_nothing_is_stopped(host, gone, words):
     host.apply([one(OLD)])

@@ -16,6 +16,7 @@ import ansible
 import pytest
 
 from ansible_collections.vllm_ascend.fleet.plugins.module_utils import job as domain
+from ansible_collections.vllm_ascend.fleet.plugins.module_utils import job_host
 from ansible_collections.vllm_ascend.fleet.plugins.modules import job as module
 
 COLLECTIONS = os.path.abspath(module.__file__).partition("%sansible_collections%s" % (os.sep, os.sep))[0]
@@ -143,6 +144,16 @@ def test_each_step_ends_a_wait(host):
     assert host.run(state="followed", seen="", wait_s=20)["job"]["progress"] == "first"
     (host.folder() / "go").write_text("")
     assert host.run(state="followed", seen="first", wait_s=20)["job"]["progress"] == "second"
+
+
+def test_with_a_pace_a_step_ends_no_wait_before_it_and_the_end_does(host):
+    host.run(argv=shell("echo first >progress; while [ ! -e go ]; do sleep 0.05; done; exit 0"))
+    wait_for(host.folder() / "progress")
+    jobs = job_host.Jobs(dict(job_host.DEFAULTS, id="one", state_directory=host.given["state_directory"], systemctl=host.given["systemctl"]))
+    given = {"seen": "", "pace_s": 60}
+    assert job_host.follow(jobs, dict(given, wait_s=0.1))["state"] == "running"
+    (host.folder() / "go").write_text("")
+    assert job_host.follow(jobs, dict(given, wait_s=50))["state"] == "succeeded"
 
 
 def test_stopping_lets_the_command_clean_up(host):
