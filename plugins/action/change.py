@@ -19,7 +19,8 @@ from ansible_collections.vllm_ascend.fleet.plugins.plugin_utils.journal import J
 # How each outcome ends the sentence that begins with what went wrong.
 ENDS = {"reverted": "the release before is back and proven", "removed": "nothing was there before, so it was taken away again",
         "down": "this host needs a person: playbooks/diagnose.yml -i … --limit {host}",
-        "failed": "nothing was changed", "paused": "nothing is done against that; go on with playbooks/resume.yml when it runs again", "quarantined": "its NPUs are to blame, not the release"}
+        "failed": "nothing was changed", "quarantined": "its NPUs are to blame, not the release",
+        "paused": "nothing is done against that; go on with playbooks/resume.yml when it runs again"}
 
 
 class ActionModule(ActionBase):
@@ -135,6 +136,10 @@ class ActionModule(ActionBase):
         workspace.save("change." + host, kept)
         if kept["outcome"] not in ("done", "unchanged"):
             end = "paused" if kept.get("paused") else "quarantined" if kept["quarantined"] and kept["outcome"] == "failed" else kept["outcome"]
+            if end in ("paused", "quarantined"):
+                # What runs there is not proven: it gets no traffic.
+                kept["outcome"] = "quarantined"
+                workspace.save("change." + host, kept)
             if end == "reverted" and kept.get("removed") and not kept.get("reverted"):
                 end = "removed"
             extra = "" if kept["outcome"] == "down" and " -- AND " in kept["message"] else " -- " + ENDS[end].format(host=host)

@@ -338,7 +338,8 @@ class Prover:
     A member of a group over several hosts has no port: its unit must be well, and its group answer at the head.
 
     :param probes: unit() -> properties, refresh() asks systemd at once, connect() -> bool, owners() -> {"ours", "foreign": [description],
-        "error", "paused": by whom or None}, health() -> (HTTP status or None, text), models() and head() (/health of the group's head) -> the same, given_up() -> why or None,
+        "error", "paused": by whom or None},
+        health() -> (HTTP status or None, text), models() and head() (/health of the group's head) -> the same, given_up() -> why or None,
         complete() -> see judge_completion, attestation() -> see attestation.judge, tool_call() -> (HTTP status or None, text), chips() -> see
         judge_chips, journal() -> [line].
     """

@@ -192,7 +192,8 @@ def _walk(files):
 
 
 def _events(files):
-    words = {"rollout.begin": "rollout", "batch.begin": "batch begins", "batch.end": "batch ended", "hold": "held", "leave": "left out", "rollout.end": "rollout ended"}
+    words = {"rollout.begin": "rollout", "batch.begin": "batch begins", "batch.end": "batch ended", "hold": "held", "leave": "left out",
+             "rollout.end": "rollout ended"}
     return [{"epoch_s": event["time"], "what": words.get(event["event"], event["event"]), "batch": None if event.get("batch") is None else event["batch"] + 1,
              "ok": False if event["event"] == "hold" else event.get("ok"), "message": event.get("message") or ""}
             for event in files.get("journal") or () if not event["event"].startswith("step.")]

@@ -227,6 +227,7 @@ def test_a_container_that_somebody_pauses_is_waited_for_and_not_fought(load):
         on(HOSTS[0], f"docker pause vllm-ascend-{INSTANCE}")
         output = running.communicate(timeout=300)[0]
         assert running.returncode != 0 and "paused, probably by the container manager of MindCluster" in output, output[-3000:]
+        assert [event["evidence"]["hosts"] for event in journal()[1] if event["event"] == "rollout.end"] == [{HOSTS[0]: "quarantined"}]
         assert on(HOSTS[0], f"docker inspect --format '{{{{.State.Status}}}}' vllm-ascend-{INSTANCE}").strip() == "paused"
     finally:
         on(HOSTS[0], f"docker unpause vllm-ascend-{INSTANCE}; systemctl stop pauser")
