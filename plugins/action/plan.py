@@ -28,7 +28,8 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "ends", "overrides", "rollout", "batch"))
+    _VALID_ARGS = frozenset(("stage", "model", "suite", "explain", "quiet", "enforce", "texts", "prune", "deep", "conclude", "ends", "overrides",
+                             "rollout", "batch"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
