@@ -22,7 +22,7 @@ UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "NeedDaemonReload", "FragmentPath", "MainPID", "ControlGroup",
     "ActiveEnterTimestamp",
     # For the proof that follows in the same look, see release.SHOW.
-    "Result", "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic",
+    "Result", "ExecMainStatus", "InvocationID", "InactiveExitTimestampMonotonic", "Job",
 )
 HUAWEI = "0x19e5"
 _BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]{1,2}\Z")
