@@ -52,9 +52,10 @@ class ActionModule(ActionBase):
     def _in_rollout(self, rollout, host, args, task_vars):
         """The change as one step of a rollout: journal before and after, and a name that stays the same when the rollout is resumed."""
         journal, batch, started = rollout.journal, rollout.kept.get("number"), time.monotonic()
+        identity = rolling.change_id(journal.run, host, journal.events())
         journal.write("step.begin", host, batch, "change", expected_s=rollout.usual(host, "change"))
         try:
-            result, kept = self._change(host, args, task_vars, rolling.change_id(journal.run, host), rollout.fence(),
+            result, kept = self._change(host, args, task_vars, identity, rollout.fence(),
                                         rollout.rules["canary_window_s"] if not batch else 0)
         except AnsibleConnectionFailure as error:
             message = f"{host} cannot be reached any more ({error}); it finishes by itself, or its timer brings back what ran before"

@@ -464,9 +464,16 @@ def minutes(seconds):
     return "%d s" % seconds if seconds < 90 else "%d min" % round(seconds / 60.0)
 
 
-def change_id(journal_run, host):
-    """The name of a host's change in a rollout, the same when it is resumed: what has been done is not done twice."""
-    return ("%s-%s" % (journal_run, "".join(c if c.isalnum() or c in "._-" else "-" for c in host.lower())))[:100]
+def change_id(journal_run, host, events):
+    """The name of a host's change in a rollout, the same when it is resumed: what has been done is not done twice.
+
+    :param events: of the journal. What ended badly is tried again under another name, or its old end would be told once more; what only went out of sight
+        has not ended.
+    """
+    ended = [event for event in events if event["event"] == "step.end" and event["step"] == "change" and event["host"] == host and not event["ok"]
+             and (event.get("evidence") or {}).get("outcome") not in (None, "unreachable")]
+    name = "%s-%s" % (journal_run, "".join(c if c.isalnum() or c in "._-" else "-" for c in host.lower()))
+    return name[:96] + ("-%d" % (len(ended) + 1) if ended else "")
 
 
 def host_parameters(request):

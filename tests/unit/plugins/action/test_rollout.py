@@ -449,6 +449,16 @@ def test_a_host_that_went_down_in_its_change_goes_back_at_once(fleet, monkeypatc
     assert workspace.load("change.h1")["outcome"] == ("reverted" if began else "down")
 
 
+@pytest.mark.parametrize("outcome, again", [("reverted", "-2"), ("failed", "-2"), ("unreachable", "")])
+def test_what_ended_badly_is_tried_under_a_name_of_its_own(fleet, monkeypatch, outcome, again):
+    begin(fleet)
+    fleet.run(rollout, stage="batch", batch=["h1"])
+    calls = changing(monkeypatch, RESULT)
+    Journal(fleet.folder / "reports" / "run").write("step.end", "h1", 0, "change", False, evidence={"outcome": outcome})
+    fleet.run(change, rollout=True)
+    assert calls[0][1]["id"] == "run-h1" + again
+
+
 def test_a_refusal_of_the_host_is_told_with_what_it_means(fleet, monkeypatch):
     calls = changing(monkeypatch, RESULT, {"failed": True, "msg": "unit u.service is masked"})
     assert fleet.run(change)["msg"] == "h1: unit u.service is masked; nothing was changed" and len(calls) == 1
