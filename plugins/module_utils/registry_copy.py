@@ -87,7 +87,7 @@ class Copy:
                                  insecure=self.insecure)
         if not choice["trusted"]:
             raise SupplyError(choice["note"], liars=choice["liars"])
-        self.result.update(base_digest=choice["digest"], liars=choice["liars"], note=choice["note"])
+        self.result.update(base_digest=choice["digest"], liars=choice["liars"], note="; ".join(filter(None, [self.result["note"], choice["note"]])))
         sources = [registry.by_digest(each, choice["digest"]) for each in choice["trusted"]]
         digest, body, manifest = self.manifest(sources[0])
         self.result["digest"] = digest
@@ -115,6 +115,10 @@ class Copy:
             return target.digest(self.parts["repository"], self.parts["tag"])
         except registry.RegistryError as error:
             if error.status == 404:
+                return None
+            if self.check_mode and error.status is None:
+                # The run that this one foretells would have set it up.
+                self.result["note"] = "the fleet's registry %s does not answer and is taken for an empty one" % self.parts["registry"]
                 return None
             raise SupplyError("the fleet's registry does not answer for %s: %s" % (self.options["target"], error))
 

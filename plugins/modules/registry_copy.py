@@ -146,7 +146,7 @@ def main():
         module.fail_json(msg=str(error), **error.facts)
     except registry.RegistryError as error:
         module.fail_json(msg=str(error), status=error.status)
-    for sentence in image_supply.warnings(dict(result, digest=result["base_digest"])):
+    for sentence in image_supply.warnings(dict(result, digest=result["base_digest"])) + ([result["note"]] if module.check_mode and result["note"] else []):
         module.warn(sentence)
     result["elapsed_s"] = round(time.monotonic() - started, 3)
     result["diff"] = {"before": {"digest": None if result["changed"] else result["digest"]}, "after": {"digest": result["digest"] or "to be copied"}}

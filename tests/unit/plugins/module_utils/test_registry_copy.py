@@ -76,6 +76,14 @@ def test_what_the_registry_has_already_is_not_asked_for(world):
     assert made["changed"] and not [path for stub in (world.mirror, world.origin) for path in world.blobs_asked(stub) if path.endswith(digest)]
 
 
+def test_check_mode_takes_a_registry_that_is_to_come_for_empty(world):
+    target = "127.0.0.1:9/ascend/vllm-ascend:v1-plain-amd64"
+    made = world.run(check_mode=True, target=target)
+    assert made["changed"] and made["digest"] is None and "127.0.0.1:9 does not answer and is taken for an empty one" in made["note"]
+    with pytest.raises(SupplyError, match="the fleet's registry does not answer"):
+        world.run(target=target)
+
+
 def test_check_mode_writes_nothing(world):
     made = world.run(check_mode=True)
     assert made["changed"] and made["digest"] is None and made["actions"] and not world.fleet.blobs and not world.fleet.uploads
