@@ -31,6 +31,8 @@ ROOT = ansible_test.ROOT
 BIN = Path(sys.executable).parent
 LOGS = ROOT / ".cache" / "test"
 FLEET = "vllm_ascend.fleet"
+CHOSEN: list[str] = []
+ONLY_HERE = ("tests/unit/house", "tests/unit/rehearsal", "tests/unit/plugins/plugin_utils/test_fan_out.py")
 # Two lanes use the same cores.
 PREPARING = threading.Lock()
 
@@ -129,8 +131,8 @@ def pytest_run(name: str, *arguments: str, timeout: int = 1200) -> Result:
 
 
 def units() -> Iterator[Result]:
-    """All unit tests on the working core, and those of the house itself."""
-    yield pytest_run("units on the working core")
+    """Unit tests on the working core; beside core_units, which has all others on two more, those that need a checkout or no other worker beside them."""
+    yield pytest_run("units on the working core", *(ONLY_HERE if core_units.__name__ in CHOSEN else ()))
 
 
 def chosen_cores(found: dict[str, Path]) -> Iterator[tuple[ansible_test.Core | None, str]]:
@@ -337,6 +339,7 @@ def main() -> int:
     if unknown:
         print(f"unknown tier {', '.join(unknown)}; known: {', '.join(TIERS)}", file=sys.stderr)
         return 2
+    CHOSEN[:] = names
     LOGS.mkdir(parents=True, exist_ok=True)
     tally = Tally()
     lanes = [threading.Thread(target=tally.lane, args=([tier.__name__ for tier in lane if tier.__name__ in names],)) for lane in LANES]

@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
             installed={host: [each["name"] for each in recovery.installed(survey, args["model"], args["previous"])] for host, survey in surveys.items()},
             known=sorted({each["name"] for survey in surveys.values() for each in recovery.installed(survey)}),
             unreachable_hosts={host: f"{host}: {survey['error']}; {survey['remedy']}" for host, survey in surveys.items() if survey.get("unreachable")},
+            without_instances=[host for host, survey in surveys.items() if recovery.is_left_over(survey)],
             our_images={host: recovery.our_images(survey) for host, survey in surveys.items()},
             engines={host: (survey.get("engine") or {}).get("name") for host, survey in surveys.items()})
         return result

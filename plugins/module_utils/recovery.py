@@ -61,6 +61,12 @@ def without(survey, names):
     return result
 
 
+def is_left_over(survey):
+    """Whether a host was looked at, has no instance of ours, and holds no lease of a rollout that runs: then nothing needs its state directory."""
+    lease = (survey or {}).get("lease") or {}
+    return bool(survey) and not survey.get("unreachable") and not survey.get("instances") and not (lease.get("owner") and not lease.get("released"))
+
+
 def our_images(survey):
     """References of the images on a host that exist because of us: those we built, their bases, and those that our instances name.
 

@@ -79,6 +79,11 @@ unreachable_hosts:
   description: For each host that gave no survey why, and the remedy.
   returned: success
   type: dict
+without_instances:
+  description: Hosts that have no instance of ours and hold no lease of a rollout that runs.
+  returned: success
+  type: list
+  elements: str
 our_images:
   description: For each host the references of the images that are there because of us.
   returned: success

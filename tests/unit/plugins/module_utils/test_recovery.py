@@ -151,3 +151,8 @@ def test_a_host_has_work_when_something_differs_does_not_answer_or_was_cut_off()
     assert recovery.has_work(entry, keep, {"one": {"ready": False}}) and recovery.has_work(entry, keep, None)
     assert recovery.has_work(entry, keep, ready, {"state": {"state": "proving"}})
     assert not recovery.has_work({"instances": []}, {}, None, {"state": {"state": "proving"}})
+
+
+def test_a_host_without_instances_needs_no_state_unless_it_holds_a_lease():
+    assert recovery.is_left_over({"instances": {}}) and recovery.is_left_over({"lease": {"owner": {"name": "x"}, "released": True}})
+    assert not any(map(recovery.is_left_over, [None, SURVEY, {"unreachable": True}, {"instances": {}, "lease": {"owner": {"name": "x"}}}]))

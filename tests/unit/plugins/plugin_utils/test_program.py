@@ -65,7 +65,9 @@ exec(program)
 def test_a_python_of_the_controller_s_version_compiles_nothing_and_another_does():
     assert run("survey_sources:answer", {}, sys.executable, "-c", WITHOUT_COMPILER)["msg"] == "survey_sources failed on the host: KeyError: 'paths'"
     other = WITHOUT_COMPILER.replace("builtins.compile", "importlib.util.MAGIC_NUMBER = b'other'; builtins.compile")
-    assert run("survey_sources:answer", {}, sys.executable, "-c", other)["msg"] == "compiled survey_sources.py"
+    said = run("survey_sources:answer", {}, sys.executable, "-c", other)
+    # Python 3.13 compiles what it shows of a traceback, so there the program ends before its answer.
+    assert "compiled survey_sources.py" in said["msg"] + said.get("module_stderr", "")
 
 
 def script(path, text):
