@@ -216,7 +216,10 @@ class ActionModule(ActionBase):
         self._display.display(f"{host}: {why}; what ran before comes back")
         until = time.monotonic() + change.dead_man_s(request["instances"])
         while time.monotonic() < until:
-            result = execute_of("host_change:brought_back", given).get("result")
-            if result:
-                return result
+            answer = execute_of("host_change:brought_back", given)
+            if answer.get("result"):
+                return answer["result"]
+            if answer.get("failed"):
+                # It waits by itself only where it runs.
+                time.sleep(PACE_S)
         return None
